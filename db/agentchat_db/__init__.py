@@ -1,0 +1,1 @@
+"""AgentChat on Postgres: the schema and its migrations, named statements, connections, embedded Postgres."""

@@ -1,0 +1,167 @@
+"""One worker's server, put together: services, interceptors, database, writer, hub.
+
+Start: database, hub, writer, then the port. Stop, in the order that loses nothing: health says NOT_SERVING,
+streams end with UNAVAILABLE, no new calls, calls under way finish, the writer writes what is queued, the
+connections close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from agentchat_db.database import Database
+from agentchat_proto.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    board_service_pb2,
+    board_service_pb2_grpc,
+    channel_service_pb2,
+    channel_service_pb2_grpc,
+    file_service_pb2,
+    file_service_pb2_grpc,
+    mention_service_pb2,
+    mention_service_pb2_grpc,
+    message_service_pb2,
+    message_service_pb2_grpc,
+    search_service_pb2,
+    search_service_pb2_grpc,
+)
+from agentchat_server.hub import LogHub
+from agentchat_server.identity import Authenticator
+from agentchat_server.interceptors.authentication import AuthenticationInterceptor
+from agentchat_server.interceptors.errors import ErrorInterceptor
+from agentchat_server.interceptors.logging import LoggingInterceptor
+from agentchat_server.services.admin import AdminService
+from agentchat_server.services.agents import AgentService
+from agentchat_server.services.board import BoardService
+from agentchat_server.services.channels import ChannelService
+from agentchat_server.services.files import FileService
+from agentchat_server.services.mentions import MentionService
+from agentchat_server.services.messages import MessageService
+from agentchat_server.services.search import SearchService
+from agentchat_server.settings import ServerSettings
+from agentchat_server.streams import StreamRegistry
+from agentchat_server.watching import Watcher
+from agentchat_server.writer import MessageWriter
+
+SERVICE_NAMES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (admin_service_pb2, "AdminService"),
+        (agent_service_pb2, "AgentService"),
+        (board_service_pb2, "BoardService"),
+        (channel_service_pb2, "ChannelService"),
+        (file_service_pb2, "FileService"),
+        (mention_service_pb2, "MentionService"),
+        (message_service_pb2, "MessageService"),
+        (search_service_pb2, "SearchService"),
+    )
+)
+
+_OPTIONS = (
+    # Workers share the port. The supervisor has made sure that nobody else does.
+    ("grpc.so_reuseport", 1),
+    # A client may ask every 10 seconds whether the connection lives, also without a call under way.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Ask it back, so that streams of a peer that is gone do not stay.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Application:
+    """A server in this process. `start` it, and `stop` it once."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._database = Database(
+            settings.database_url,
+            pool_size=settings.pool_size,
+            statement_timeout=settings.statement_timeout,
+        )
+        self._authenticator = Authenticator(self._database, cache_time=settings.identity_cache_time)
+        self._streams = StreamRegistry(self._database)
+        self._hub = LogHub(self._database, settings, on_identities_changed=self._identities_changed)
+        self._writer = MessageWriter(self._database, settings)
+        self._health = health.aio.HealthServicer()
+        self._server = self._make_server()
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Connects and serves; returns the port.
+
+        Raises:
+            DatabaseUnavailable: when Postgres cannot be reached.
+            OSError: when the port is taken.
+        """
+        settings = self._settings
+        await self._database.open()
+        await self._hub.open()
+        self._writer.open()
+        self._streams.open()
+        try:
+            port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {settings.host}:{settings.port}") from error
+        await self._server.start()
+        for name in ("", *SERVICE_NAMES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("serving", host=settings.host, port=port)
+        return port
+
+    async def stop(self) -> None:
+        """Stops serving without losing what was acknowledged. Idempotent."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        self._streams.end_all()
+        await self._server.stop(self._settings.shutdown_grace)
+        await self._writer.close()
+        await self._streams.close()
+        await self._hub.close()
+        await self._database.close()
+        _log.info("stopped")
+
+    def _identities_changed(self) -> None:
+        self._authenticator.forget()
+        self._streams.check_soon()
+
+    def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=(
+                LoggingInterceptor(),
+                ErrorInterceptor(),
+                AuthenticationInterceptor(self._authenticator),
+            ),
+            options=_OPTIONS,
+        )
+        database = self._database
+        watcher = Watcher(self._hub, self._streams, self._settings.checkpoint_interval)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(database), server)
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(database), server)
+        board_service_pb2_grpc.add_BoardServiceServicer_to_server(BoardService(database), server)
+        channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), server)
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), server)
+        mention_service_pb2_grpc.add_MentionServiceServicer_to_server(MentionService(database, watcher), server)
+        message_service_pb2_grpc.add_MessageServiceServicer_to_server(
+            MessageService(database, self._writer, watcher), server
+        )
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(database), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        return server

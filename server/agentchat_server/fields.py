@@ -1,0 +1,148 @@
+"""Checks of request fields. Each returns the value in the form that the code works with, or raises
+`InvalidField` with the field's name and a sentence that says what would be right."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agentchat_server.refusals import InvalidField
+
+MAX_CONTENT = 32_000
+MAX_METADATA_BYTES = 4 * 1024
+MAX_DESCRIPTION = 500
+MAX_QUERY = 500
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,99}", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def is_name(value: str) -> bool:
+    """Whether a string can be the name of a machine, an agent or a channel."""
+    return _NAME.fullmatch(value) is not None
+
+
+def name(field: str, value: str) -> str:
+    """The name of a machine, an agent or a channel."""
+    if not is_name(value):
+        if not value:
+            raise InvalidField(field, "required")
+        raise InvalidField(
+            field, "must be 2 to 100 lower-case letters, digits and hyphens, not starting with a hyphen"
+        )
+    return value
+
+
+def uuid(field: str, value: str) -> UUID:
+    """A UUID in its usual form, 8-4-4-4-12 hex digits."""
+    if not _UUID.fullmatch(value):
+        raise InvalidField(field, "required" if not value else "must be a UUID")
+    return UUID(value)
+
+
+def text(field: str, value: str, limit: int) -> str:
+    """A text of at most `limit` characters, possibly empty, that Postgres can hold."""
+    if "\x00" in value:
+        raise InvalidField(field, "must not contain NUL characters")
+    if len(value) > limit:
+        raise InvalidField(field, f"must be at most {limit:,} characters, not {len(value):,}")
+    return value
+
+
+def content(value: str) -> str:
+    """The content of a message."""
+    text("content", value, MAX_CONTENT)
+    if not value or value.isspace():
+        raise InvalidField("content", f"must be 1 to {MAX_CONTENT:,} characters, not only white space")
+    return value
+
+
+def query(value: str) -> str:
+    """A search query."""
+    text("query", value, MAX_QUERY)
+    if not value or value.isspace():
+        raise InvalidField("query", f"must be 1 to {MAX_QUERY} characters, not only white space")
+    return value
+
+
+def page_size(value: int, *, default: int, maximum: int) -> int:
+    """How many rows a page has at most."""
+    if value < 0 or value > maximum:
+        raise InvalidField("page_size", f"must be 1 to {maximum}, or 0 for the default of {default}")
+    return value or default
+
+
+def moment(field: str, value: Timestamp) -> datetime:
+    """A point in time, in UTC, cut to microseconds."""
+    if not 0 <= value.nanos < 1_000_000_000:
+        raise InvalidField(field, "must be a valid timestamp")
+    try:
+        return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+    except OverflowError:
+        raise InvalidField(field, "must be between the years 1 and 9999") from None
+
+
+def duration(field: str, value: Duration, *, least: timedelta, most: timedelta) -> timedelta:
+    """A span of time."""
+    try:
+        span = timedelta(seconds=value.seconds, microseconds=value.nanos / 1000)
+    except OverflowError:
+        span = timedelta.max
+    if not least <= span <= most:
+        raise InvalidField(field, f"must be between {_spoken(least)} and {_spoken(most)}")
+    return span
+
+
+def metadata(value: Struct) -> str:
+    """A message's metadata, as JSON. Whole numbers are written without a fraction."""
+    try:
+        encoded = json.dumps(_plain_struct(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise InvalidField("metadata", "numbers must be finite") from None
+    if len(encoded.encode()) > MAX_METADATA_BYTES:
+        raise InvalidField("metadata", f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
+    return encoded
+
+
+def _plain_struct(value: Struct) -> dict[str, Any]:
+    return {_plain_text(key): _plain(field) for key, field in value.fields.items()}
+
+
+def _plain_text(value: str) -> str:
+    if "\x00" in value:
+        raise InvalidField("metadata", "must not contain NUL characters")
+    return value
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if math.isfinite(number) and number.is_integer() and abs(number) < 2**53 else number
+        case "string_value":
+            return _plain_text(value.string_value)
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return _plain_struct(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def _spoken(span: timedelta) -> str:
+    seconds = span.total_seconds()
+    for unit, size in (("days", 86_400), ("hours", 3_600)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} seconds"

@@ -1,0 +1,311 @@
+"""The log hub: one reader of the log for all streams of a worker.
+
+A connection LISTENs. A notification only says that the log has grown; the hub then reads the new rows once
+and hands them to the subscriptions they concern. The table is the truth: a slow poll covers a notification
+that was lost, and after a lost connection the hub reads on from where it was.
+
+A `Subscription` belongs to a stream. It holds a bounded number of events; when its stream cannot keep up,
+it drops them all and says so, and the stream reads the table instead. So nothing is lost and memory stays
+bounded. A ring of recent events spares reconnecting streams the table.
+
+The same connection hears that keys or agents changed, and calls `on_identities_changed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from agentchat_db import queries
+from agentchat_db.database import Connection, Database, Statement, translated_errors
+from agentchat_db.exceptions import DatabaseError
+from agentchat_proto.v1 import message_pb2
+from agentchat_server import conversion
+from agentchat_server.refusals import Refusal
+from agentchat_server.settings import ServerSettings
+from agentchat_server.tokens import Cursor
+
+_SQL = queries.load("log")
+_READ_ROWS = 500
+_READ_BYTES = 4 * 1024 * 1024
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class LogEvent:
+    """A message as it appeared in the log, and whom it mentions."""
+
+    seq: int
+    channel_id: UUID
+    message: message_pb2.Message
+    # Mention id by mentioned agent.
+    mentions: dict[UUID, str]
+
+    @property
+    def size(self) -> int:
+        """Roughly what the event holds in memory, in bytes."""
+        return 1000 + 4 * len(self.message.content)
+
+
+@dataclass(eq=False)
+class Subscription:
+    """The events of one stream that it has not taken yet.
+
+    It follows some channels (`channel_ids`), or the mentions of an agent (`agent_id`), or the whole log.
+    Events behind `since` are in it or were dropped; events up to `since` are the stream's to read.
+    """
+
+    backlog: int
+    since: int
+    channel_ids: frozenset[UUID] | None = None
+    agent_id: UUID | None = None
+    _events: deque[LogEvent] = field(default_factory=deque)
+    _overflowed: bool = False
+    _ended: Refusal | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def offer(self, event: LogEvent) -> None:
+        """Adds an event, or notes that the stream is too slow for it."""
+        if self._overflowed:
+            return
+        if len(self._events) >= self.backlog:
+            self._overflowed = True
+            self._events.clear()
+        else:
+            self._events.append(event)
+        self._changed.set()
+
+    def end(self, reason: Refusal) -> None:
+        """Makes `take` raise, now and from now on."""
+        self._ended = reason
+        self._changed.set()
+
+    async def take(self, timeout: float) -> list[LogEvent] | None:
+        """The events that have come, waiting for some; none after `timeout` seconds.
+
+        Returns None when events were dropped: then read the table up to the hub's head and `restart`.
+
+        Raises:
+            Refusal: the one that `end` was given.
+        """
+        if not self._changed.is_set():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait()
+            except TimeoutError:
+                # Nothing may come between this check and the caller's look at the hub's head.
+                if not self._changed.is_set():
+                    return []
+        self._changed.clear()
+        self.raise_if_ended()
+        if self._overflowed:
+            return None
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def raise_if_ended(self) -> None:
+        """Raises what `end` was given, if it was called."""
+        if self._ended is not None:
+            self._changed.set()
+            raise self._ended
+
+    def restart(self, since: int) -> None:
+        """Forgets what was dropped: from here on every event behind `since` is offered again."""
+        self.since = since
+        self._events.clear()
+        self._overflowed = False
+
+
+class LogHub:
+    """Follows the log and wakes subscriptions. `open` returns when it knows where the log ends."""
+
+    def __init__(
+        self, database: Database, settings: ServerSettings, *, on_identities_changed: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._on_identities_changed = on_identities_changed
+        self._ring: deque[LogEvent] = deque()
+        self._ring_bytes = 0
+        self._whole_log: set[Subscription] = set()
+        self._by_channel: dict[UUID, set[Subscription]] = {}
+        self._by_agent: dict[UUID, set[Subscription]] = {}
+        self._follower: asyncio.Task[None] | None = None
+        self.log_id = UUID(int=0)
+        # seq of the newest message that the hub has read. Everything up to it was offered.
+        self.head = 0
+
+    async def open(self) -> None:
+        """Starts to follow the log from its present end."""
+        connection = await self._connect()
+        await self._find_head(connection)
+        self._follower = asyncio.create_task(self._follow(connection))
+
+    async def close(self) -> None:
+        """Stops following."""
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+
+    def subscribe(
+        self, *, channel_ids: Collection[UUID] | None = None, agent_id: UUID | None = None
+    ) -> Subscription:
+        """A subscription to what comes after the present head. Hand it back to `unsubscribe`."""
+        subscription = Subscription(
+            backlog=self._settings.stream_backlog,
+            since=self.head,
+            channel_ids=None if channel_ids is None else frozenset(channel_ids),
+            agent_id=agent_id,
+        )
+        for group in self._groups(subscription):
+            group.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Ends a subscription."""
+        for group in self._groups(subscription):
+            group.discard(subscription)
+        for channel_id in subscription.channel_ids or ():
+            if not self._by_channel[channel_id]:
+                del self._by_channel[channel_id]
+        if subscription.agent_id is not None and not self._by_agent[subscription.agent_id]:
+            del self._by_agent[subscription.agent_id]
+
+    def recent(self, after: int, through: int) -> list[LogEvent] | None:
+        """The events of a stretch of the log, None when the ring does not hold all of them."""
+        if after >= through:
+            return []
+        if not self._ring or self._ring[0].seq > after + 1 or self._ring[-1].seq < through:
+            return None
+        first = self._ring[0].seq
+        return [self._ring[seq - first] for seq in range(after + 1, through + 1)]
+
+    def cursor(self, seq: int) -> str:
+        """The cursor behind a message of this log."""
+        return Cursor(self.log_id, seq).encode()
+
+    async def catch_up(self) -> None:
+        """Returns when the hub has read at least what is in the log now.
+
+        So a stream that starts from now starts behind everything that was acknowledged before, and a cursor
+        of another worker, which may have read on a moment earlier, is not ahead.
+        """
+        row = await self._database.fetch_one(Statement(_SQL["get_log_position"]))
+        assert row is not None
+        if row.log_id != self.log_id or self.head >= row.seq:
+            return
+        subscription = self.subscribe()
+        try:
+            async with asyncio.timeout(self._settings.statement_timeout):
+                while self.head < row.seq:
+                    await subscription.take(1.0)
+        except TimeoutError:
+            raise Refusal("DATABASE_TIMEOUT") from None
+        finally:
+            self.unsubscribe(subscription)
+
+    def resume_after(self, cursor: str) -> int:
+        """The seq that a cursor stands for. Call `catch_up` first.
+
+        Raises:
+            Refusal: CURSOR_INVALID; CURSOR_FOREIGN or CURSOR_AHEAD, with the present head.
+        """
+        decoded = Cursor.decode(cursor)
+        if decoded.log_id != self.log_id:
+            raise Refusal("CURSOR_FOREIGN", head=self.cursor(self.head))
+        if decoded.seq > self.head:
+            raise Refusal("CURSOR_AHEAD", head=self.cursor(self.head))
+        return decoded.seq
+
+    def _groups(self, subscription: Subscription) -> list[set[Subscription]]:
+        if subscription.agent_id is not None:
+            return [self._by_agent.setdefault(subscription.agent_id, set())]
+        if subscription.channel_ids is not None:
+            return [self._by_channel.setdefault(channel_id, set()) for channel_id in subscription.channel_ids]
+        return [self._whole_log]
+
+    async def _connect(self) -> Connection:
+        connection = await self._database.connect()
+        with translated_errors():
+            await connection.execute("listen agentchat_log")
+            await connection.execute("listen agentchat_identities")
+        return connection
+
+    async def _find_head(self, connection: Connection) -> None:
+        with translated_errors():
+            cursor = await connection.execute(_SQL["get_log_position"])
+            row = await cursor.fetchone()
+        assert row is not None
+        self.log_id, self.head = row.log_id, row.seq
+
+    async def _follow(self, connection: Connection) -> None:
+        """Reads on until cancelled, over any number of lost connections."""
+        delay = 0.05
+        while True:
+            try:
+                if connection.closed:
+                    connection = await self._connect()
+                    # What was announced meanwhile, nobody heard.
+                    self._on_identities_changed()
+                while True:
+                    await self._read_new(connection)
+                    delay = 0.05
+                    await self._hear(connection)
+            except asyncio.CancelledError:
+                await connection.close()
+                raise
+            except DatabaseError as error:
+                _log.warning("hub lost its connection", error=str(error), retry_in=delay)
+            except Exception:
+                _log.exception("hub failed", retry_in=delay)
+            await connection.close()
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 1.0)
+
+    async def _hear(self, connection: Connection) -> None:
+        """Returns when the log has grown, or it is time to look."""
+        with translated_errors():
+            async for notification in connection.notifies(timeout=self._settings.hub_poll_interval, stop_after=1):
+                if notification.channel == "agentchat_identities":
+                    self._on_identities_changed()
+
+    async def _read_new(self, connection: Connection) -> None:
+        """Reads and offers everything behind the head."""
+        while True:
+            with translated_errors():
+                async with connection.pipeline():
+                    messages = await connection.execute(
+                        _SQL["read_log"], {"after": self.head, "limit": _READ_ROWS, "max_bytes": _READ_BYTES}
+                    )
+                    mentions = await connection.execute(
+                        _SQL["read_log_mentions"], {"after": self.head, "through": self.head + _READ_ROWS}
+                    )
+                rows = await messages.fetchall()
+                mention_rows = await mentions.fetchall()
+            if not rows:
+                return
+            mentioned: dict[int, dict[UUID, str]] = {}
+            for row in mention_rows:
+                mentioned.setdefault(row.seq, {})[row.agent_id] = str(row.mention_id)
+            for row in rows:
+                self._offer(LogEvent(row.seq, row.channel_id, conversion.message(row), mentioned.get(row.seq, {})))
+
+    def _offer(self, event: LogEvent) -> None:
+        self.head = event.seq
+        self._ring.append(event)
+        self._ring_bytes += event.size
+        while len(self._ring) > self._settings.ring_events or self._ring_bytes > self._settings.ring_bytes:
+            self._ring_bytes -= self._ring.popleft().size
+        for subscription in self._whole_log:
+            subscription.offer(event)
+        for subscription in self._by_channel.get(event.channel_id, ()):
+            subscription.offer(event)
+        for agent_id in event.mentions:
+            for subscription in self._by_agent.get(agent_id, ()):
+                subscription.offer(event)

@@ -1,0 +1,104 @@
+"""Exceptions become statuses, here and nowhere else.
+
+A `Refusal` is sent as it is. What the database could not do becomes UNAVAILABLE or DEADLINE_EXCEEDED. Any
+other exception is a defect: it is logged with its trace, and the caller learns the request id to ask for,
+nothing of Postgres and no path. A request that cannot be decoded is INVALID_ARGUMENT: grpc.aio itself would
+answer UNKNOWN when a deserializer raises, so the deserializer returns a marker instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NoReturn
+
+import structlog
+from google.protobuf.message import DecodeError
+from structlog.contextvars import get_contextvars
+
+from agentchat_db.exceptions import DatabaseRefusal, DatabaseTimeout, DatabaseUnavailable
+from agentchat_server.interceptors import Context, Interceptor, Stream, Unary
+from agentchat_server.interceptors.logging import REQUEST_ID_HEADER
+from agentchat_server.refusals import Refusal
+
+_STATUS_HEADER = "grpc-status-details-bin"
+_log = structlog.get_logger(__name__)
+
+
+class ErrorInterceptor(Interceptor):
+    """Turns exceptions into rich statuses."""
+
+    def wrap_deserializer(self, deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def decode(data: bytes) -> Any:
+            try:
+                return deserializer(data)
+            except DecodeError:
+                return _UNDECODABLE
+
+        return decode
+
+    def wrap_unary(self, method: str, handler: Unary) -> Unary:
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                return await handler(_checked(request), context)
+            except Exception as error:
+                await _abort(context, error)
+
+        return guarded
+
+    def wrap_stream(self, method: str, handler: Stream) -> Stream:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                async for response in handler(_checked(request), context):
+                    yield response
+            except Exception as error:
+                await _abort(context, error)
+
+        return guarded
+
+
+class _Undecodable:
+    """Stands for a request that was no message."""
+
+
+_UNDECODABLE = _Undecodable()
+
+
+def _checked(request: Any) -> Any:
+    if request is _UNDECODABLE:
+        raise Refusal("REQUEST_UNDECODABLE")
+    if hasattr(request, "__aiter__"):
+        return _checked_each(request)
+    return request
+
+
+async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    request_id: str = get_contextvars().get("request_id", "")
+    refusal = _as_refusal(error, request_id)
+    status = refusal.to_status()
+    await context.abort(
+        refusal.code,
+        status.message,
+        ((_STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, request_id)),
+    )
+
+
+def _as_refusal(error: Exception, request_id: str) -> Refusal:
+    match error:
+        case Refusal():
+            return error
+        case DatabaseRefusal():
+            return Refusal(error.reason, **error.metadata)
+        case DatabaseUnavailable():
+            _log.warning("database unavailable", error=str(error))
+            return Refusal("DATABASE_UNAVAILABLE")
+        case DatabaseTimeout():
+            _log.warning("database timeout", error=str(error))
+            return Refusal("DATABASE_TIMEOUT")
+        case _:
+            _log.error("call failed", exc_info=error)
+            return Refusal("INTERNAL", request_id=request_id)

@@ -1,0 +1,56 @@
+"""What can be set on a server. The supervisor hands the settings to its workers as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Settings of a worker. Times are in seconds, sizes in bytes."""
+
+    database_url: str
+    host: str = "127.0.0.1"
+    port: int = 50051
+    log_level: str = "info"
+
+    # Connections for short statements, per worker. Writers and the listener have their own.
+    pool_size: int = 6
+    statement_timeout: float = 15.0
+
+    # How long a key and name, once checked, are taken as checked. Revocations take effect at once by
+    # notification, and after this time when the notification is lost.
+    identity_cache_time: float = 1.0
+
+    # Batches under way at once, per worker: while one commits, the next is prepared.
+    writers: int = 2
+    batch_rows: int = 128
+    batch_bytes: int = 4 * 1024 * 1024
+    queue_rows: int = 4096
+    queue_bytes: int = 64 * 1024 * 1024
+    # How long a batch is tried again while Postgres is away, before its calls fail with UNAVAILABLE.
+    write_patience: float = 10.0
+
+    # A stream without events gets a checkpoint this often.
+    checkpoint_interval: float = 15.0
+    # How often the hub looks at the log although no notification came.
+    hub_poll_interval: float = 5.0
+    # Recent events kept for streams that connect with a recent cursor.
+    ring_events: int = 4096
+    ring_bytes: int = 16 * 1024 * 1024
+    # Events that wait for one slow stream before it is sent to read the table.
+    stream_backlog: int = 256
+
+    # How long calls under way may go on when the server stops.
+    shutdown_grace: float = 5.0
+
+    def to_json(self) -> str:
+        """The settings as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ServerSettings:
+        """The inverse of `to_json`."""
+        return cls(**json.loads(text))

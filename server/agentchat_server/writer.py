@@ -1,0 +1,230 @@
+"""The write coalescer: many calls, one statement.
+
+Calls put their message into a queue and wait. A few writers, each with a connection of its own, take what
+has queued while the batches before it were committing (no timer: an idle server writes at once) and hand
+it to `send_batch`, which writes the batch in one transaction and tells the outcome of each message.
+
+What makes this safe:
+- A message has its id before the first attempt, and the insert is idempotent on it. When a connection is
+  lost at commit, nobody knows whether the batch is in; sending it again finds out.
+- A call that is cancelled before its message is taken is dropped. After that the message is written,
+  whoever still listens.
+- The queue is bounded in rows and bytes; what does not fit is refused with a delay to retry after.
+- An error that is a message's own fault should not happen, since fields are checked before. If it does,
+  the batch is split until the culprit stands alone, and only that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from agentchat_db import queries
+from agentchat_db.database import Connection, Database, Row, translated_errors
+from agentchat_db.exceptions import DatabaseTimeout, DatabaseUnavailable
+from agentchat_server.refusals import Refusal
+from agentchat_server.settings import ServerSettings
+
+_SQL = queries.load("messages")
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Post:
+    """A message to write."""
+
+    key_hash: bytes
+    author: UUID
+    channel: str
+    content: str
+    # JSON object.
+    metadata: str | None = None
+    parent: UUID | None = None
+    request_id: UUID | None = None
+    # The agent that must exist and be active: a direct message.
+    target: str | None = None
+    id: UUID = field(default_factory=lambda: new_uuid())
+    outcome: asyncio.Future[Row] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def size(self) -> int:
+        """What the message adds to a batch, roughly, in bytes."""
+        return 300 + len(self.content) + len(self.metadata or "")
+
+
+def new_uuid() -> UUID:
+    """A UUID of version 7: it sorts by time, which keeps the index of the messages dense."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = int.from_bytes(milliseconds.to_bytes(6, "big") + os.urandom(10), "big")
+    number = number & ~(0xF << 76) | (0x7 << 76)
+    number = number & ~(0x3 << 62) | (0x2 << 62)
+    return UUID(int=number)
+
+
+class MessageWriter:
+    """Writes messages in batches. Open it before use; `close` writes what is queued."""
+
+    def __init__(self, database: Database, settings: ServerSettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._queue: deque[Post] = deque()
+        self._queued_bytes = 0
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._closing = False
+        self._writers: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Starts the writers."""
+        self._writers = [asyncio.create_task(self._write_batches()) for _ in range(self._settings.writers)]
+
+    async def close(self) -> None:
+        """Writes what is queued and stops. No message may be written after this begins."""
+        self._closing = True
+        self._wake_all()
+        await asyncio.gather(*self._writers)
+
+    async def write(self, post: Post) -> Row:
+        """Writes a message; returns its row of `send_batch`, whatever the outcome in it.
+
+        Raises:
+            Refusal: WRITE_QUEUE_FULL, SERVER_STOPPING, DATABASE_UNAVAILABLE or INTERNAL.
+        """
+        if self._closing:
+            raise Refusal("SERVER_STOPPING")
+        if (
+            len(self._queue) >= self._settings.queue_rows
+            or self._queued_bytes + post.size > self._settings.queue_bytes
+        ):
+            raise Refusal("WRITE_QUEUE_FULL", retry_after=0.5)
+        self._queue.append(post)
+        self._queued_bytes += post.size
+        self._wake_one()
+        return await post.outcome
+
+    def _wake_one(self) -> None:
+        while self._idle:
+            sleeper = self._idle.popleft()
+            if not sleeper.done():
+                sleeper.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._wake_one()
+
+    def _take_batch(self) -> list[Post]:
+        batch: list[Post] = []
+        size = 0
+        while self._queue and len(batch) < self._settings.batch_rows:
+            post = self._queue[0]
+            if batch and size + post.size > self._settings.batch_bytes:
+                break
+            self._queue.popleft()
+            self._queued_bytes -= post.size
+            if not post.outcome.done():
+                batch.append(post)
+                size += post.size
+        return batch
+
+    async def _write_batches(self) -> None:
+        connection = _KeptConnection(self._database)
+        try:
+            while True:
+                batch = self._take_batch()
+                if batch:
+                    await self._settle(connection, batch)
+                elif self._closing:
+                    return
+                else:
+                    sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._idle.append(sleeper)
+                    await sleeper
+        finally:
+            await connection.close()
+
+    async def _settle(self, connection: _KeptConnection, batch: Sequence[Post]) -> None:
+        """Writes a batch and gives every call its outcome. Never raises: a writer lives on."""
+        try:
+            rows = await self._send_until_known(connection, batch)
+        except Refusal as refusal:
+            _fail(batch, refusal)
+        except psycopg.Error as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._settle(connection, batch[:middle])
+                await self._settle(connection, batch[middle:])
+                return
+            _log.error("message refused by the database", message_id=str(batch[0].id), error=str(error))
+            _fail(batch, error)
+        except Exception as error:
+            _log.exception("batch failed", rows=len(batch))
+            _fail(batch, error)
+        else:
+            for post, row in zip(batch, rows, strict=True):
+                if not post.outcome.done():
+                    post.outcome.set_result(row)
+
+    async def _send_until_known(self, connection: _KeptConnection, batch: Sequence[Post]) -> list[Row]:
+        deadline = time.monotonic() + self._settings.write_patience
+        delay = 0.02
+        while True:
+            try:
+                with translated_errors():
+                    cursor = await (await connection.get()).execute(
+                        _SQL["send_batch"], _parameters(batch), binary=True
+                    )
+                    return await cursor.fetchall()
+            except (DatabaseUnavailable, DatabaseTimeout) as error:
+                await connection.close()
+                if time.monotonic() + delay > deadline:
+                    reason = "DATABASE_TIMEOUT" if isinstance(error, DatabaseTimeout) else "DATABASE_UNAVAILABLE"
+                    raise Refusal(reason) from error
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 0.5)
+
+
+class _KeptConnection:
+    """A connection that is made when it is needed, and again after it was closed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    async def get(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._database.connect()
+        return self._connection
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+
+def _parameters(batch: Sequence[Post]) -> dict[str, list[Any]]:
+    return {
+        "ids": [post.id for post in batch],
+        "key_hashes": [post.key_hash for post in batch],
+        "authors": [post.author for post in batch],
+        "channels": [post.channel for post in batch],
+        "contents": [post.content for post in batch],
+        "metadata": [post.metadata for post in batch],
+        "parents": [post.parent for post in batch],
+        "request_ids": [post.request_id for post in batch],
+        "targets": [post.target for post in batch],
+    }
+
+
+def _fail(batch: Sequence[Post], error: Exception) -> None:
+    for post in batch:
+        if not post.outcome.done():
+            post.outcome.set_exception(error)
