@@ -99,7 +99,11 @@ class Database:
         """
         with translated_errors():
             connection: Connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, row_factory=namedtuple_row, prepare_threshold=0, connect_timeout=4
+                self._url,
+                autocommit=True,
+                row_factory=namedtuple_row,
+                prepare_threshold=0,
+                connect_timeout=4,
             )
             try:
                 await self._configure(connection)
@@ -143,6 +147,12 @@ class Database:
         rows = await self.fetch_all(statement, as_agent=as_agent, idempotent=idempotent)
         return rows[0] if rows else None
 
+    async def fetch_row(
+        self, statement: Statement, *, as_agent: UUID | None = None, idempotent: bool = True
+    ) -> Row:
+        """Runs a statement that always returns a row, as `run` does; returns its first row."""
+        return (await self.fetch_all(statement, as_agent=as_agent, idempotent=idempotent))[0]
+
     async def _configure(self, connection: Connection) -> None:
         await connection.execute(_SESSION_SETTINGS, {"timeout": self._timeout})
 
@@ -165,7 +175,9 @@ def translated_errors() -> Iterator[None]:
         raise
 
 
-async def _run(connection: Connection, statements: tuple[Statement, ...], as_agent: UUID | None) -> list[list[Row]]:
+async def _run(
+    connection: Connection, statements: tuple[Statement, ...], as_agent: UUID | None
+) -> list[list[Row]]:
     if as_agent is None and len(statements) == 1:
         cursor = await connection.execute(statements[0].sql, statements[0].parameters)
         return [await cursor.fetchall() if cursor.description else []]

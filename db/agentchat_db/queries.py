@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -28,15 +28,15 @@ def load(name: str) -> Mapping[str, LiteralString]:
     They come from files of this package only, never from input, hence LiteralString.
     """
     text = resources.files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return MappingProxyType({key: cast(LiteralString, sql) for key, sql in parse(text).items()})
+    return MappingProxyType(parse(text))
 
 
-def parse(text: str) -> dict[str, str]:
+def parse(text: str) -> dict[str, LiteralString]:
     """Splits the text of a `.sql` file into its statements."""
     before, *parts = _HEADER.split(text)
     if before.strip():
         raise QueryFileError(f"text before the first name: {before.strip()[:40]!r}")
-    statements: dict[str, str] = {}
+    statements: dict[str, LiteralString] = {}
     for key, body in zip(parts[::2], parts[1::2], strict=True):
         if key in statements:
             raise QueryFileError(f"the name {key} is there twice")

@@ -156,7 +156,9 @@ class Application:
         board_service_pb2_grpc.add_BoardServiceServicer_to_server(BoardService(database), server)
         channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), server)
         file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), server)
-        mention_service_pb2_grpc.add_MentionServiceServicer_to_server(MentionService(database, watcher), server)
+        mention_service_pb2_grpc.add_MentionServiceServicer_to_server(
+            MentionService(database, watcher), server
+        )
         message_service_pb2_grpc.add_MessageServiceServicer_to_server(
             MessageService(database, self._writer, watcher), server
         )

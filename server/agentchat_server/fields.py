@@ -37,7 +37,8 @@ def name(field: str, value: str) -> str:
         if not value:
             raise InvalidField(field, "required")
         raise InvalidField(
-            field, "must be 2 to 100 lower-case letters, digits and hyphens, not starting with a hyphen"
+            field,
+            "must be 2 to 100 lower-case letters, digits and hyphens, not starting with a hyphen",
         )
     return value
 
@@ -127,7 +128,11 @@ def _plain(value: Value) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            return int(number) if math.isfinite(number) and number.is_integer() and abs(number) < 2**53 else number
+            return (
+                int(number)
+                if math.isfinite(number) and number.is_integer() and abs(number) < 2**53
+                else number
+            )
         case "string_value":
             return _plain_text(value.string_value)
         case "bool_value":

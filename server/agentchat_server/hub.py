@@ -126,7 +126,11 @@ class LogHub:
     """Follows the log and wakes subscriptions. `open` returns when it knows where the log ends."""
 
     def __init__(
-        self, database: Database, settings: ServerSettings, *, on_identities_changed: Callable[[], None]
+        self,
+        database: Database,
+        settings: ServerSettings,
+        *,
+        on_identities_changed: Callable[[], None],
     ) -> None:
         self._database = database
         self._settings = settings
@@ -196,8 +200,7 @@ class LogHub:
         So a stream that starts from now starts behind everything that was acknowledged before, and a cursor
         of another worker, which may have read on a moment earlier, is not ahead.
         """
-        row = await self._database.fetch_one(Statement(_SQL["get_log_position"]))
-        assert row is not None
+        row = await self._database.fetch_row(Statement(_SQL["get_log_position"]))
         if row.log_id != self.log_id or self.head >= row.seq:
             return
         subscription = self.subscribe()
@@ -223,6 +226,9 @@ class LogHub:
             raise Refusal("CURSOR_AHEAD", head=self.cursor(self.head))
         return decoded.seq
 
+    def _is_followed(self) -> bool:
+        return bool(self._whole_log or self._by_channel or self._by_agent)
+
     def _groups(self, subscription: Subscription) -> list[set[Subscription]]:
         if subscription.agent_id is not None:
             return [self._by_agent.setdefault(subscription.agent_id, set())]
@@ -240,8 +246,7 @@ class LogHub:
     async def _find_head(self, connection: Connection) -> None:
         with translated_errors():
             cursor = await connection.execute(_SQL["get_log_position"])
-            row = await cursor.fetchone()
-        assert row is not None
+            (row,) = await cursor.fetchall()
         self.log_id, self.head = row.log_id, row.seq
 
     async def _follow(self, connection: Connection) -> None:
@@ -262,7 +267,7 @@ class LogHub:
                 raise
             except DatabaseError as error:
                 _log.warning("hub lost its connection", error=str(error), retry_in=delay)
-            except Exception:
+            except Exception:  # noqa: BLE001 - all streams of this worker depend on it
                 _log.exception("hub failed", retry_in=delay)
             await connection.close()
             await asyncio.sleep(delay)
@@ -270,21 +275,36 @@ class LogHub:
 
     async def _hear(self, connection: Connection) -> None:
         """Returns when the log has grown, or it is time to look."""
-        with translated_errors():
-            async for notification in connection.notifies(timeout=self._settings.hub_poll_interval, stop_after=1):
-                if notification.channel == "agentchat_identities":
-                    self._on_identities_changed()
+        grown = False
+        while not grown:
+            grown = True
+            with translated_errors():
+                async for notification in connection.notifies(
+                    timeout=self._settings.hub_poll_interval, stop_after=1
+                ):
+                    if notification.channel == "agentchat_identities":
+                        self._on_identities_changed()
+                    # Of a burst of batches, the first read may have covered them all.
+                    grown = notification.payload == "" or int(notification.payload) > self.head
 
     async def _read_new(self, connection: Connection) -> None:
         """Reads and offers everything behind the head."""
+        if not self._is_followed():
+            # Nobody wants the rows, and there is nothing in the ring that a stream came for.
+            self._ring.clear()
+            self._ring_bytes = 0
+            await self._find_head(connection)
+            return
         while True:
             with translated_errors():
                 async with connection.pipeline():
                     messages = await connection.execute(
-                        _SQL["read_log"], {"after": self.head, "limit": _READ_ROWS, "max_bytes": _READ_BYTES}
+                        _SQL["read_log"],
+                        {"after": self.head, "limit": _READ_ROWS, "max_bytes": _READ_BYTES},
                     )
                     mentions = await connection.execute(
-                        _SQL["read_log_mentions"], {"after": self.head, "through": self.head + _READ_ROWS}
+                        _SQL["read_log_mentions"],
+                        {"after": self.head, "through": self.head + _READ_ROWS},
                     )
                 rows = await messages.fetchall()
                 mention_rows = await mentions.fetchall()
@@ -294,7 +314,9 @@ class LogHub:
             for row in mention_rows:
                 mentioned.setdefault(row.seq, {})[row.agent_id] = str(row.mention_id)
             for row in rows:
-                self._offer(LogEvent(row.seq, row.channel_id, conversion.message(row), mentioned.get(row.seq, {})))
+                self._offer(
+                    LogEvent(row.seq, row.channel_id, conversion.message(row), mentioned.get(row.seq, {}))
+                )
 
     def _offer(self, event: LogEvent) -> None:
         self.head = event.seq

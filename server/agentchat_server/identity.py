@@ -123,10 +123,9 @@ class Authenticator:
         generation = self._generation
         asked_at = time.monotonic()
         key_hash = hash_key(key)
-        row = await self._database.fetch_one(
+        row = await self._database.fetch_row(
             Statement(_SQL["authenticate"], {"key_hash": key_hash, "name": name})
         )
-        assert row is not None
         if row.refusal is not None:
             raise Refusal(row.refusal, **(row.refusal_metadata or {}))
         caller = Caller(
@@ -152,7 +151,9 @@ class CallerCheck:
     expires_at: datetime | None
 
 
-async def check_callers(database: Database, callers: Iterable[Caller]) -> dict[tuple[bytes, UUID], CallerCheck]:
+async def check_callers(
+    database: Database, callers: Iterable[Caller]
+) -> dict[tuple[bytes, UUID], CallerCheck]:
     """Checks the callers of open streams, and notes that they are online."""
     distinct = {(caller.key_hash, caller.agent_id): caller for caller in callers}
     rows = await database.fetch_all(

@@ -1,4 +1,4 @@
-"""Making keys. A key is 256 random bits behind a prefix that tells what it is for; only its SHA-256 is kept."""
+"""Making keys: 256 random bits behind a prefix that tells what for. Only the SHA-256 of a key is kept."""
 
 from __future__ import annotations
 

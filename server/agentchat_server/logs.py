@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on stderr. Keys, contents of messages and metadata are never logged."""
+"""Structured logs: a JSON object a line, on stderr. Keys, contents and metadata are never logged."""
 
 from __future__ import annotations
 
@@ -23,4 +23,6 @@ def configure_logs(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     # What libraries log, which is little, and only when it is a warning.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )

@@ -8,7 +8,6 @@ from uuid import UUID
 import grpc
 from google.protobuf.struct_pb2 import Struct
 
-from agentchat_db.database import Row
 from agentchat_proto.v1 import message_pb2, message_service_pb2
 from agentchat_server import conversion, fields
 from agentchat_server.identity import Caller
@@ -91,7 +90,11 @@ def _refusal(outcome: str, post: Post, caller: Caller) -> Refusal:
         case "AGENT_DEACTIVATED":
             return Refusal(outcome, agent=caller.name)
         case "TARGET_DEACTIVATED":
-            return Refusal("AGENT_DEACTIVATED", code=grpc.StatusCode.FAILED_PRECONDITION, agent=post.target or "")
+            return Refusal(
+                "AGENT_DEACTIVATED",
+                code=grpc.StatusCode.FAILED_PRECONDITION,
+                agent=post.target or "",
+            )
         case "AGENT_NOT_FOUND":
             return Refusal(outcome, agent=post.target or "")
         case "CHANNEL_ARCHIVED":

@@ -13,6 +13,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from agentchat_db.exceptions import DatabaseRefusal
+
 DOMAIN = "agentchat"
 
 _Code = grpc.StatusCode
@@ -32,7 +34,9 @@ REASONS: dict[str, _Reason] = {
         _Code.INVALID_ARGUMENT,
         "page_token: not a token of this list with these filters; start again without one",
     ),
-    "CURSOR_INVALID": _Reason(_Code.INVALID_ARGUMENT, "cursor: not a cursor; send one that a stream gave, or none"),
+    "CURSOR_INVALID": _Reason(
+        _Code.INVALID_ARGUMENT, "cursor: not a cursor; send one that a stream gave, or none"
+    ),
     "CURSOR_FOREIGN": _Reason(
         _Code.OUT_OF_RANGE,
         "the cursor is of another board's log; to start over from now, use the cursor in `head`",
@@ -50,7 +54,8 @@ REASONS: dict[str, _Reason] = {
     ),
     "AGENT_NAME_TAKEN": _Reason(_Code.PERMISSION_DENIED, "the name {agent} belongs to another key"),
     "AGENT_NAME_RESERVED": _Reason(
-        _Code.PERMISSION_DENIED, "the name {agent} is reserved for the machine {machine}; use that machine's key"
+        _Code.PERMISSION_DENIED,
+        "the name {agent} is reserved for the machine {machine}; use that machine's key",
     ),
     "AGENT_KEY_MISMATCH": _Reason(_Code.PERMISSION_DENIED, "this key speaks for {agent} only"),
     "AGENT_DEACTIVATED": _Reason(_Code.PERMISSION_DENIED, "the agent {agent} is deactivated"),
@@ -66,28 +71,39 @@ REASONS: dict[str, _Reason] = {
     ),
     "CHANNEL_NOT_ARCHIVABLE": _Reason(_Code.FAILED_PRECONDITION, "the channel {channel} cannot be archived"),
     "CHANNEL_ADMIN_REQUIRED": _Reason(
-        _Code.PERMISSION_DENIED, "only an admin of the channel {channel}, such as who created it, may change it"
+        _Code.PERMISSION_DENIED,
+        "only an admin of the channel {channel}, such as who created it, may change it",
     ),
     "CHANNEL_LIMIT_REACHED": _Reason(
-        _Code.RESOURCE_EXHAUSTED, "this agent has created {limit} channels, the most it may; post to one that exists"
+        _Code.RESOURCE_EXHAUSTED,
+        "this agent has created {limit} channels, the most it may; post to one that exists",
     ),
     "MESSAGE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no message has the id {message_id} here"),
     "REQUEST_ID_REUSED": _Reason(
-        _Code.ALREADY_EXISTS, "the request id {request_id} has posted another message; use a new one"
+        _Code.ALREADY_EXISTS,
+        "the request id {request_id} has posted another message; use a new one",
     ),
     "AGENT_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no agent is named {agent}"),
     "WRITE_QUEUE_FULL": _Reason(
-        _Code.RESOURCE_EXHAUSTED, "more messages wait to be written than the server holds; try again"
+        _Code.RESOURCE_EXHAUSTED,
+        "more messages wait to be written than the server holds; try again",
     ),
     "MENTION_NOT_FOUND": _Reason(_Code.NOT_FOUND, "you have no mention with the id {mention_id}"),
-    "MENTION_CLAIMED": _Reason(_Code.FAILED_PRECONDITION, "the mention {mention_id} is claimed by another process"),
-    "MENTION_READ": _Reason(_Code.FAILED_PRECONDITION, "the mention {mention_id} is read; there is nothing to claim"),
+    "MENTION_CLAIMED": _Reason(
+        _Code.FAILED_PRECONDITION, "the mention {mention_id} is claimed by another process"
+    ),
+    "MENTION_READ": _Reason(
+        _Code.FAILED_PRECONDITION, "the mention {mention_id} is read; there is nothing to claim"
+    ),
     "CLAIM_LOST": _Reason(
-        _Code.FAILED_PRECONDITION, "the claim on {mention_id} has expired or was taken over; claim it again"
+        _Code.FAILED_PRECONDITION,
+        "the claim on {mention_id} has expired or was taken over; claim it again",
     ),
     "FILE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no file has the path {path}"),
     "FILE_TOO_LARGE": _Reason(_Code.RESOURCE_EXHAUSTED, "the file is larger than {limit} bytes"),
-    "FILE_CHECKSUM_MISMATCH": _Reason(_Code.INVALID_ARGUMENT, "the bytes have another SHA-256 than was stated"),
+    "FILE_CHECKSUM_MISMATCH": _Reason(
+        _Code.INVALID_ARGUMENT, "the bytes have another SHA-256 than was stated"
+    ),
     "FILE_SIZE_MISMATCH": _Reason(_Code.INVALID_ARGUMENT, "there were more or fewer bytes than was stated"),
     "DOWNLOAD_TOKEN_INVALID": _Reason(_Code.PERMISSION_DENIED, "the download token is forged or expired"),
     "MACHINE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine is named {machine}, or it has no active key"),
@@ -97,10 +113,14 @@ REASONS: dict[str, _Reason] = {
         _Code.RESOURCE_EXHAUSTED, "this agent has {limit} streams open, the most it may have"
     ),
     "SERVER_STOPPING": _Reason(_Code.UNAVAILABLE, "the server is stopping; call again"),
-    "DATABASE_UNAVAILABLE": _Reason(_Code.UNAVAILABLE, "the database cannot be reached at the moment; call again"),
+    "DATABASE_UNAVAILABLE": _Reason(
+        _Code.UNAVAILABLE, "the database cannot be reached at the moment; call again"
+    ),
     "DATABASE_TIMEOUT": _Reason(_Code.DEADLINE_EXCEEDED, "the database did not answer in time"),
     "NOT_IMPLEMENTED": _Reason(_Code.UNIMPLEMENTED, "this server does not serve {method} yet"),
-    "INTERNAL": _Reason(_Code.INTERNAL, "the server failed; its log tells more under request id {request_id}"),
+    "INTERNAL": _Reason(
+        _Code.INTERNAL, "the server failed; its log tells more under request id {request_id}"
+    ),
 }
 
 
@@ -124,6 +144,11 @@ class Refusal(Exception):
         self.retry_after = retry_after
         self.message = REASONS[reason].sentence.format_map(_Known(metadata))
         super().__init__(f"{reason}: {self.message}")
+
+    @classmethod
+    def of_database(cls, refusal: DatabaseRefusal) -> Refusal:
+        """What a function of the schema refused."""
+        return cls(refusal.reason, code=None, retry_after=None, **refusal.metadata)
 
     def to_status(self) -> status_pb2.Status:
         """The refusal as the wire carries it."""
@@ -160,7 +185,9 @@ class _Known(dict[str, str]):
         return "?"
 
 
-def _pack(detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+def _pack(
+    detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)
     return packed

@@ -80,7 +80,7 @@ class StreamRegistry:
             except DatabaseError as error:
                 _log.warning("could not check the callers of streams", error=str(error))
                 wait = 0.5
-            except Exception:
+            except Exception:  # noqa: BLE001 - it must go on, or revocations stop to work
                 _log.exception("checking the callers of streams failed")
                 wait = 0.5
 

@@ -18,7 +18,11 @@ import json
 import socket
 import sys
 import time
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
+from typing import cast
+
+import structlog
 
 from agentchat_server.settings import ServerSettings
 
@@ -27,6 +31,8 @@ _RESTART_DELAY = 0.1
 _MAX_RESTART_DELAY = 5.0
 # A worker that has lived this long starts again at once when it dies.
 _SETTLED = 10.0
+
+_log = structlog.get_logger(__name__)
 
 
 class ServerStartError(Exception):
@@ -87,13 +93,13 @@ class Supervisor:
 
     async def _go(self, process: Process) -> None:
         """Hands a worker its settings and waits until it serves."""
-        assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(self._settings.to_json().encode() + b"\n")
-            await process.stdin.drain()
+            stdin = cast(StreamWriter, process.stdin)
+            stdin.write(self._settings.to_json().encode() + b"\n")
+            await stdin.drain()
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                line = await process.stdout.readline()
+                line = await cast(StreamReader, process.stdout).readline()
         except TimeoutError:
             raise ServerStartError(f"a worker did not start within {_START_TIMEOUT:.0f} seconds") from None
         report = json.loads(line) if line else {"error": "a worker ended while it started; its log says why"}
@@ -114,14 +120,13 @@ class Supervisor:
             try:
                 await self._go(self._processes[index])
             except ServerStartError as error:
-                print(f"agentchat: worker {index} could not start again: {error}", file=sys.stderr)
+                _log.error("worker could not start again", worker=index, error=str(error))
                 await self._end(self._processes[index])
 
     async def _end(self, process: Process) -> None:
         if process.returncode is not None:
             return
-        assert process.stdin is not None
-        process.stdin.close()
+        cast(StreamWriter, process.stdin).close()
         try:
             async with asyncio.timeout(self._settings.shutdown_grace + self._settings.write_patience + 5):
                 await process.wait()

@@ -55,7 +55,8 @@ async def _serve(settings: ServerSettings) -> int:
 def _report(fact: dict[str, object]) -> None:
     # The supervisor may be gone, which its end of standard input will tell.
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(fact), flush=True)
+        sys.stdout.write(json.dumps(fact) + "\n")
+        sys.stdout.flush()
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

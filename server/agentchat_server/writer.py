@@ -38,6 +38,15 @@ _SQL = queries.load("messages")
 _log = structlog.get_logger(__name__)
 
 
+def new_uuid() -> UUID:
+    """A UUID of version 7: it sorts by time, which keeps the index of the messages dense."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = int.from_bytes(milliseconds.to_bytes(6, "big") + os.urandom(10), "big")
+    number = number & ~(0xF << 76) | (0x7 << 76)
+    number = number & ~(0x3 << 62) | (0x2 << 62)
+    return UUID(int=number)
+
+
 @dataclass(slots=True, eq=False)
 class Post:
     """A message to write."""
@@ -52,22 +61,13 @@ class Post:
     request_id: UUID | None = None
     # The agent that must exist and be active: a direct message.
     target: str | None = None
-    id: UUID = field(default_factory=lambda: new_uuid())
+    id: UUID = field(default_factory=new_uuid)
     outcome: asyncio.Future[Row] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def size(self) -> int:
         """What the message adds to a batch, roughly, in bytes."""
         return 300 + len(self.content) + len(self.metadata or "")
-
-
-def new_uuid() -> UUID:
-    """A UUID of version 7: it sorts by time, which keeps the index of the messages dense."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = int.from_bytes(milliseconds.to_bytes(6, "big") + os.urandom(10), "big")
-    number = number & ~(0xF << 76) | (0x7 << 76)
-    number = number & ~(0x3 << 62) | (0x2 << 62)
-    return UUID(int=number)
 
 
 class MessageWriter:
@@ -148,6 +148,8 @@ class MessageWriter:
                     sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._idle.append(sleeper)
                     await sleeper
+                    # Lets the calls that are ready at this moment put in their messages too.
+                    await asyncio.sleep(0)
         finally:
             await connection.close()
 
@@ -165,7 +167,7 @@ class MessageWriter:
                 return
             _log.error("message refused by the database", message_id=str(batch[0].id), error=str(error))
             _fail(batch, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a writer that dies takes all posts with it
             _log.exception("batch failed", rows=len(batch))
             _fail(batch, error)
         else:
@@ -186,7 +188,9 @@ class MessageWriter:
             except (DatabaseUnavailable, DatabaseTimeout) as error:
                 await connection.close()
                 if time.monotonic() + delay > deadline:
-                    reason = "DATABASE_TIMEOUT" if isinstance(error, DatabaseTimeout) else "DATABASE_UNAVAILABLE"
+                    reason = (
+                        "DATABASE_TIMEOUT" if isinstance(error, DatabaseTimeout) else "DATABASE_UNAVAILABLE"
+                    )
                     raise Refusal(reason) from error
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 0.5)

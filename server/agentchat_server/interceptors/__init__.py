@@ -40,31 +40,35 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Called by gRPC for every call."""
+    ) -> Handler | None:
+        """Called by gRPC for every call. None: no such method, which gRPC answers with UNIMPLEMENTED."""
         method = handler_call_details.method
         wrapped = self._handlers.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:
-                return handler  # gRPC answers UNIMPLEMENTED.
+                return None
             wrapped = self._handlers[method] = self._wrap(method, handler)
         return wrapped
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
+    def _wrap(self, method: str, handler: Any) -> Handler:
         deserializer = handler.request_deserializer and self.wrap_deserializer(handler.request_deserializer)
         make: Any
         wrapped: Any
-        if handler.response_streaming:
-            if handler.request_streaming:
-                make, wrapped = grpc.stream_stream_rpc_method_handler, self.wrap_stream(method, handler.stream_stream)
-            else:
-                make, wrapped = grpc.unary_stream_rpc_method_handler, self.wrap_stream(method, handler.unary_stream)
-        elif handler.request_streaming:
-            make, wrapped = grpc.stream_unary_rpc_method_handler, self.wrap_unary(method, handler.stream_unary)
-        else:
-            make, wrapped = grpc.unary_unary_rpc_method_handler, self.wrap_unary(method, handler.unary_unary)
+        match handler.request_streaming, handler.response_streaming:
+            case False, False:
+                make = grpc.unary_unary_rpc_method_handler
+                wrapped = self.wrap_unary(method, handler.unary_unary)
+            case True, False:
+                make = grpc.stream_unary_rpc_method_handler
+                wrapped = self.wrap_unary(method, handler.stream_unary)
+            case False, True:
+                make = grpc.unary_stream_rpc_method_handler
+                wrapped = self.wrap_stream(method, handler.unary_stream)
+            case _:
+                make = grpc.stream_stream_rpc_method_handler
+                wrapped = self.wrap_stream(method, handler.stream_stream)
         result: Handler = make(wrapped, deserializer, handler.response_serializer)
         return result

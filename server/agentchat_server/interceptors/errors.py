@@ -40,7 +40,7 @@ class ErrorInterceptor(Interceptor):
         async def guarded(request: Any, context: Context) -> Any:
             try:
                 return await handler(_checked(request), context)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - this is where all of them end
                 await _abort(context, error)
 
         return guarded
@@ -50,7 +50,7 @@ class ErrorInterceptor(Interceptor):
             try:
                 async for response in handler(_checked(request), context):
                     yield response
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - this is where all of them end
                 await _abort(context, error)
 
         return guarded
@@ -92,7 +92,7 @@ def _as_refusal(error: Exception, request_id: str) -> Refusal:
         case Refusal():
             return error
         case DatabaseRefusal():
-            return Refusal(error.reason, **error.metadata)
+            return Refusal.of_database(error)
         case DatabaseUnavailable():
             _log.warning("database unavailable", error=str(error))
             return Refusal("DATABASE_UNAVAILABLE")

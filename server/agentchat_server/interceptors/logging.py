@@ -56,13 +56,17 @@ class LoggingInterceptor(Interceptor):
 
 
 def _bind(method: str, context: Context) -> None:
-    stated = next((value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_HEADER), None)
+    stated = next(
+        (value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_HEADER),
+        None,
+    )
     known = isinstance(stated, str) and _REQUEST_ID.fullmatch(stated)
     bind_contextvars(request_id=stated if known else secrets.token_hex(8), method=method)
 
 
 def _log_end(context: Context, start: float) -> None:
-    code = context.code()
-    # An int while the call is cancelled, before gRPC gave it a code.
+    code: object = context.code()
+    # None or a number while the call is being cancelled, before gRPC gave it a code.
     name = code.name if isinstance(code, grpc.StatusCode) else "CANCELLED"
-    _log.info("call ended", code=name, details=context.details(), seconds=round(time.perf_counter() - start, 6))
+    seconds = round(time.perf_counter() - start, 6)
+    _log.info("call ended", code=name, details=context.details(), seconds=seconds)

@@ -93,7 +93,11 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         rows = await self._database.fetch_all(
             Statement(
                 _SQL["list_machine_keys"],
-                {"admin_key_hash": current_admin_key_hash(), "after_id": after_id, "limit": limit + 1},
+                {
+                    "admin_key_hash": current_admin_key_hash(),
+                    "after_id": after_id,
+                    "limit": limit + 1,
+                },
             )
         )
         token = ""
@@ -101,10 +105,13 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             number = rows[limit - 1].id.int
             token = tokens.encode(number >> 64, number & (1 << 64) - 1)
         return pb.ListMachineKeysResponse(
-            machine_keys=[conversion.machine_key(row) for row in rows[:limit]], next_page_token=token
+            machine_keys=[conversion.machine_key(row) for row in rows[:limit]],
+            next_page_token=token,
         )
 
-    async def CreateAgentKey(self, request: pb.CreateAgentKeyRequest, context: Context) -> pb.CreateAgentKeyResponse:
+    async def CreateAgentKey(
+        self, request: pb.CreateAgentKeyRequest, context: Context
+    ) -> pb.CreateAgentKeyResponse:
         """Makes a key for one agent."""
         key = new_key(AGENT_KEY)
         row = await self._call(
@@ -112,7 +119,9 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         )
         return pb.CreateAgentKeyResponse(agent=await self._agent(row.agent_id), key=key)
 
-    async def ActivateAgent(self, request: pb.ActivateAgentRequest, context: Context) -> pb.ActivateAgentResponse:
+    async def ActivateAgent(
+        self, request: pb.ActivateAgentRequest, context: Context
+    ) -> pb.ActivateAgentResponse:
         """Lets an agent call again."""
         return pb.ActivateAgentResponse(agent=await self._set_active(request.agent, active=True))
 
@@ -127,7 +136,9 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         await self._call("remove_agent", agent=fields.name("agent", request.agent))
         return pb.RemoveAgentResponse()
 
-    async def ArchiveChannel(self, request: pb.ArchiveChannelRequest, context: Context) -> pb.ArchiveChannelResponse:
+    async def ArchiveChannel(
+        self, request: pb.ArchiveChannelRequest, context: Context
+    ) -> pb.ArchiveChannelResponse:
         """Archives a channel."""
         return pb.ArchiveChannelResponse(channel=await self._set_archived(request.channel, archived=True))
 
@@ -138,17 +149,15 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         return pb.UnarchiveChannelResponse(channel=await self._set_archived(request.channel, archived=False))
 
     async def _call(self, function: str, **parameters: Any) -> Row:
-        row = await self._database.fetch_one(
+        row = await self._database.fetch_row(
             Statement(_SQL[function], {"admin_key_hash": current_admin_key_hash(), **parameters}),
             # A key that was made, its answer lost, would be made twice.
             idempotent=False,
         )
-        assert row is not None
         return row
 
     async def _agent(self, agent_id: UUID) -> agent_pb2.Agent:
-        row = await self._database.fetch_one(Statement(_AGENTS_SQL["get_agent"], {"agent_id": agent_id}))
-        assert row is not None
+        row = await self._database.fetch_row(Statement(_AGENTS_SQL["get_agent"], {"agent_id": agent_id}))
         return conversion.agent(row)
 
     async def _set_active(self, name: str, *, active: bool) -> agent_pb2.Agent:
@@ -156,9 +165,10 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         return await self._agent(row.agent_id)
 
     async def _set_archived(self, name: str, *, archived: bool) -> channel_pb2.Channel:
-        row = await self._call("set_channel_archived", channel=fields.name("channel", name), archived=archived)
-        channel = await self._database.fetch_one(
+        row = await self._call(
+            "set_channel_archived", channel=fields.name("channel", name), archived=archived
+        )
+        channel = await self._database.fetch_row(
             Statement(_CHANNELS_SQL["get_channel_by_id"], {"channel_id": row.channel_id})
         )
-        assert channel is not None
         return conversion.channel(channel)

@@ -12,7 +12,7 @@ from agentchat_proto.v1 import agent_service_pb2_grpc
 from agentchat_server import conversion, fields
 from agentchat_server.identity import current_caller
 from agentchat_server.interceptors import Context
-from agentchat_server.refusals import InvalidField
+from agentchat_server.refusals import InvalidField, Refusal
 from agentchat_server.tokens import PageTokens
 from agentchat_server.version import VERSION
 
@@ -27,7 +27,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def RegisterAgent(self, request: pb.RegisterAgentRequest, context: Context) -> pb.RegisterAgentResponse:
+    async def RegisterAgent(
+        self, request: pb.RegisterAgentRequest, context: Context
+    ) -> pb.RegisterAgentResponse:
         """Sets what the caller says of itself; authentication has made the agent."""
         description = None
         if request.HasField("description"):
@@ -40,7 +42,11 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             await self._database.run(
                 Statement(
                     _SQL["describe_agent"],
-                    {"agent_id": agent_id, "description": description, "capabilities": capabilities},
+                    {
+                        "agent_id": agent_id,
+                        "description": description,
+                        "capabilities": capabilities,
+                    },
                 ),
                 as_agent=agent_id,
             )
@@ -66,7 +72,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         (after,) = tokens.decode(request.page_token) or ("",)
         rows = await self._database.fetch_all(
             Statement(
-                _SQL["list_agents"], {"after": after, "online": online, "active": active, "limit": limit + 1}
+                _SQL["list_agents"],
+                {"after": after, "online": online, "active": active, "limit": limit + 1},
             )
         )
         return pb.ListAgentsResponse(
@@ -76,7 +83,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def _get(self, agent_id: UUID) -> Row:
         row = await self._database.fetch_one(Statement(_SQL["get_agent"], {"agent_id": agent_id}))
-        assert row is not None
+        if row is None:  # removed since the call was authenticated
+            raise Refusal("API_KEY_INVALID")
         return row
 
 

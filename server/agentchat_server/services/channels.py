@@ -26,7 +26,9 @@ class ChannelService(channel_service_pb2_grpc.ChannelServiceServicer):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ListChannels(self, request: pb.ListChannelsRequest, context: Context) -> pb.ListChannelsResponse:
+    async def ListChannels(
+        self, request: pb.ListChannelsRequest, context: Context
+    ) -> pb.ListChannelsResponse:
         """Lists channels by name."""
         channel_type = None
         if request.type != channel_pb2.CHANNEL_TYPE_UNSPECIFIED:
@@ -39,7 +41,12 @@ class ChannelService(channel_service_pb2_grpc.ChannelServiceServicer):
         rows = await self._database.fetch_all(
             Statement(
                 _SQL["list_channels"],
-                {"after": after, "all": request.include_not_joined, "type": channel_type, "limit": limit + 1},
+                {
+                    "after": after,
+                    "all": request.include_not_joined,
+                    "type": channel_type,
+                    "limit": limit + 1,
+                },
             ),
             as_agent=current_caller().agent_id,
         )
@@ -60,19 +67,24 @@ class ChannelService(channel_service_pb2_grpc.ChannelServiceServicer):
             row = await self._change(row.id, join_channel(row.id))
         return pb.JoinChannelResponse(channel=conversion.channel(row))
 
-    async def LeaveChannel(self, request: pb.LeaveChannelRequest, context: Context) -> pb.LeaveChannelResponse:
+    async def LeaveChannel(
+        self, request: pb.LeaveChannelRequest, context: Context
+    ) -> pb.LeaveChannelResponse:
         """Leaves a channel."""
         row = await get_channel(self._database, request.channel)
         if row.role is not None:
             row = await self._change(
                 row.id,
                 Statement(
-                    _SQL["leave_channel"], {"agent_id": current_caller().agent_id, "channel_id": row.id}
+                    _SQL["leave_channel"],
+                    {"agent_id": current_caller().agent_id, "channel_id": row.id},
                 ),
             )
         return pb.LeaveChannelResponse(channel=conversion.channel(row))
 
-    async def UpdateChannel(self, request: pb.UpdateChannelRequest, context: Context) -> pb.UpdateChannelResponse:
+    async def UpdateChannel(
+        self, request: pb.UpdateChannelRequest, context: Context
+    ) -> pb.UpdateChannelResponse:
         """Describes or archives a channel."""
         description = None
         if request.HasField("description"):
@@ -84,7 +96,8 @@ class ChannelService(channel_service_pb2_grpc.ChannelServiceServicer):
         agent_id = current_caller().agent_id
         updated, (changed,) = await self._database.run(
             Statement(
-                _SQL["update_channel"], {"channel_id": row.id, "description": description, "archived": archived}
+                _SQL["update_channel"],
+                {"channel_id": row.id, "description": description, "archived": archived},
             ),
             Statement(_SQL["get_channel_by_id"], {"channel_id": row.id}),
             as_agent=agent_id,
@@ -134,5 +147,9 @@ def join_channel(channel_id: UUID, *, read_ordinal: int | None = None) -> Statem
     """Joins the caller to a channel, with all of it read, and marks it read up to an ordinal."""
     return Statement(
         _SQL["join_channel"],
-        {"agent_id": current_caller().agent_id, "channel_id": channel_id, "read_ordinal": read_ordinal},
+        {
+            "agent_id": current_caller().agent_id,
+            "channel_id": channel_id,
+            "read_ordinal": read_ordinal,
+        },
     )

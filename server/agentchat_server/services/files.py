@@ -23,8 +23,8 @@ class FileService(file_service_pb2_grpc.FileServiceServicer):
         self, request: pb.DownloadFileRequest, context: Context
     ) -> AsyncIterator[pb.DownloadFileResponse]:
         """Not served yet."""
-        raise Refusal("NOT_IMPLEMENTED", method="DownloadFile")
-        yield  # makes this a stream
+        _not_served("DownloadFile")
+        yield pb.DownloadFileResponse()
 
     async def GetFile(self, request: pb.GetFileRequest, context: Context) -> pb.GetFileResponse:
         """Not served yet."""
@@ -39,3 +39,7 @@ class FileService(file_service_pb2_grpc.FileServiceServicer):
     ) -> pb.CreateDownloadUrlResponse:
         """Not served yet."""
         raise Refusal("NOT_IMPLEMENTED", method="CreateDownloadUrl")
+
+
+def _not_served(method: str) -> None:
+    raise Refusal("NOT_IMPLEMENTED", method=method)

@@ -31,7 +31,9 @@ class MentionService(mention_service_pb2_grpc.MentionServiceServicer):
         self._database = database
         self._watcher = watcher
 
-    async def ListMentions(self, request: pb.ListMentionsRequest, context: Context) -> pb.ListMentionsResponse:
+    async def ListMentions(
+        self, request: pb.ListMentionsRequest, context: Context
+    ) -> pb.ListMentionsResponse:
         """Lists mentions: the unread as a queue, all as a history."""
         agent_id = current_caller().agent_id
         limit = fields.page_size(request.page_size, default=20, maximum=100)
@@ -48,7 +50,9 @@ class MentionService(mention_service_pb2_grpc.MentionServiceServicer):
                 _SQL["list_mentions"], {**bounds, "before": position[0] if position else MAX_BIGINT}
             )
         rows, (unread,) = await self._database.run(
-            page, Statement(_BOARD_SQL["count_unread_mentions"], {"agent_id": agent_id}), as_agent=agent_id
+            page,
+            Statement(_BOARD_SQL["count_unread_mentions"], {"agent_id": agent_id}),
+            as_agent=agent_id,
         )
         more = bool(rows) and rows[0].found > len(rows[:limit])
         rows = rows[:limit]
@@ -99,7 +103,9 @@ class MentionService(mention_service_pb2_grpc.MentionServiceServicer):
                 received = pb.MentionReceived(mention=watched.item)
                 yield pb.WatchMentionsResponse(mention_received=received, cursor=watched.cursor)
 
-    async def ClaimMention(self, request: pb.ClaimMentionRequest, context: Context) -> pb.ClaimMentionResponse:
+    async def ClaimMention(
+        self, request: pb.ClaimMentionRequest, context: Context
+    ) -> pb.ClaimMentionResponse:
         """Not served yet."""
         _not_served("ClaimMention")
 
@@ -107,11 +113,15 @@ class MentionService(mention_service_pb2_grpc.MentionServiceServicer):
         """Not served yet."""
         _not_served("RenewClaim")
 
-    async def ReleaseClaim(self, request: pb.ReleaseClaimRequest, context: Context) -> pb.ReleaseClaimResponse:
+    async def ReleaseClaim(
+        self, request: pb.ReleaseClaimRequest, context: Context
+    ) -> pb.ReleaseClaimResponse:
         """Not served yet."""
         _not_served("ReleaseClaim")
 
-    async def CompleteClaim(self, request: pb.CompleteClaimRequest, context: Context) -> pb.CompleteClaimResponse:
+    async def CompleteClaim(
+        self, request: pb.CompleteClaimRequest, context: Context
+    ) -> pb.CompleteClaimResponse:
         """Not served yet."""
         _not_served("CompleteClaim")
 

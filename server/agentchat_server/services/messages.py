@@ -20,7 +20,7 @@ from agentchat_server.interceptors import Context
 from agentchat_server.posting import post_message
 from agentchat_server.refusals import InvalidField, Refusal
 from agentchat_server.services.channels import DIRECT_MESSAGES, get_channel, join_channel
-from agentchat_server.tokens import MAX_BIGINT, PageTokens
+from agentchat_server.tokens import PageTokens
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter
 
@@ -85,7 +85,9 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
             replayed=posted.replayed,
         )
 
-    async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
+    async def ListMessages(
+        self, request: pb.ListMessagesRequest, context: Context
+    ) -> pb.ListMessagesResponse:
         """Returns a page of a channel."""
         if request.direction not in pb.PageDirection.values():
             raise InvalidField("direction", "must be one of the known directions")
@@ -99,7 +101,9 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
         position = tokens.decode(request.page_token)
 
         # The page is what lies between two ordinals, both exclusive.
-        first = 0 if after is None else await self._messages_before(channel.id, after + timedelta(microseconds=1))
+        first = (
+            0 if after is None else await self._messages_before(channel.id, after + timedelta(microseconds=1))
+        )
         last = channel.message_count + 1
         if before is not None:
             last = min(last, 1 + await self._messages_before(channel.id, before))
@@ -150,7 +154,12 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
             Statement(_SQL["get_message"], {"message_id": message_id}),
             Statement(
                 _SQL["list_replies"],
-                {"message_id": message_id, "after": after, "limit": limit + 1, "max_bytes": PAGE_BYTES},
+                {
+                    "message_id": message_id,
+                    "after": after,
+                    "limit": limit + 1,
+                    "max_bytes": PAGE_BYTES,
+                },
             ),
             as_agent=current_caller().agent_id,
         )
@@ -196,10 +205,9 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
                 yield pb.WatchMessagesResponse(message_posted=watched.item, cursor=watched.cursor)
 
     async def _messages_before(self, channel_id: UUID, moment: object) -> int:
-        row = await self._database.fetch_one(
+        row = await self._database.fetch_row(
             Statement(_SQL["messages_before"], {"channel_id": channel_id, "moment": moment})
         )
-        assert row is not None
         count: int = row.count_
         return count
 
@@ -215,7 +223,9 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
         if not names:
             return None
         if len(names) > _MAX_WATCHED_CHANNELS:
-            raise InvalidField("channels", f"must be at most {_MAX_WATCHED_CHANNELS}; name none to follow all")
+            raise InvalidField(
+                "channels", f"must be at most {_MAX_WATCHED_CHANNELS}; name none to follow all"
+            )
         for name in names:
             fields.name("channels", name)
         rows = await self._database.fetch_all(Statement(_CHANNELS_SQL["find_channels"], {"channels": names}))

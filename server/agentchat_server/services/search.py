@@ -43,10 +43,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):
 
         channel_id = (await get_channel(self._database, request.channel)).id if request.channel else None
         author_id = await self._author_id(request.author) if request.author else None
-        if position is None:
-            last_rank, last_seq, head = None, None, await self._head()
-        else:
-            last_rank, last_seq, head = position
+        last_rank, last_seq, head = position or (None, None, await self._head())
         rows = await self._database.fetch_all(
             Statement(
                 _SQL["search_messages"],
@@ -54,7 +51,9 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):
                     "query": query,
                     "channel_id": channel_id,
                     "author_id": author_id,
-                    "after_seq": 0 if after is None else await self._seq_before(after + timedelta(microseconds=1)),
+                    "after_seq": 0
+                    if after is None
+                    else await self._seq_before(after + timedelta(microseconds=1)),
                     "through_seq": head if before is None else min(int(head), await self._seq_before(before)),
                     "last_rank": last_rank,
                     "last_seq": last_seq,
@@ -83,13 +82,11 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):
         return row.id
 
     async def _head(self) -> int:
-        row = await self._database.fetch_one(Statement(_LOG_SQL["get_log_position"]))
-        assert row is not None
+        row = await self._database.fetch_row(Statement(_LOG_SQL["get_log_position"]))
         head: int = row.seq
         return head
 
     async def _seq_before(self, moment: object) -> int:
-        row = await self._database.fetch_one(Statement(_SQL["seq_before"], {"moment": moment}))
-        assert row is not None
+        row = await self._database.fetch_row(Statement(_SQL["seq_before"], {"moment": moment}))
         seq: int = row.seq
         return seq

@@ -1,0 +1,185 @@
+"""The few things that asyncio and threads do differently, side by side.
+
+Everything else of the blocking client is generated from the asyncio one, which uses the `Async…`
+half of this module; scripts/gen_sync.py renames to the other half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar, cast
+
+import grpc
+from grpc import aio
+
+R = TypeVar("R")
+
+
+class SilentStreamError(Exception):
+    """A stream has been silent for longer than its server would be."""
+
+
+class StreamClosedError(Exception):
+    """A stream was cancelled by `cancel` of its reader."""
+
+
+class AsyncStopSignal:
+    """Says once that something is to stop, and lets others wait for that."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it was said."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Says it."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Returns when it is said, or after some time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+
+
+class StopSignal:
+    """Says once that something is to stop, and lets other threads wait for that."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it was said."""
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """Says it."""
+        self._event.set()
+
+    def wait(self, seconds: float) -> None:
+        """Returns when it is said, or after some time."""
+        self._event.wait(seconds)
+
+
+class AsyncStreamReader(Generic[R]):
+    """Reads a stream's responses, waiting at most `silence` seconds for each."""
+
+    def __init__(self, call: Any, silence: float) -> None:
+        self._call = call
+        self._silence = silence
+        self._cancelled = False
+
+    async def read(self) -> R | None:
+        """The next response; None when the server has ended the stream.
+
+        Raises `SilentStreamError`, `StreamClosedError`, or `grpc.RpcError`.
+        """
+        try:
+            async with asyncio.timeout(self._silence):
+                response = await self._call.read()
+        except TimeoutError:
+            raise SilentStreamError from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._cancelled and task is not None and not task.cancelling():
+                raise StreamClosedError from None
+            raise
+        return None if response is aio.EOF else cast("R", response)
+
+    def cancel(self) -> None:
+        """Ends the stream, also for a `read` that is under way."""
+        self._cancelled = True
+        self._call.cancel()
+
+
+class StreamReader(Generic[R]):
+    """Reads a stream's responses, waiting at most `silence` seconds for each."""
+
+    def __init__(self, call: Any, silence: float) -> None:
+        self._call = call
+        self._responses: Iterator[R] = iter(call)
+        self._watchdog = _Watchdog(call, silence)
+        self._cancelled = False
+
+    def read(self) -> R | None:
+        """The next response; None when the server has ended the stream.
+
+        Raises `SilentStreamError`, `StreamClosedError`, or `grpc.RpcError`.
+        """
+        try:
+            with self._watchdog:
+                return next(self._responses, None)
+        except grpc.RpcError:
+            if self._watchdog.barked:
+                raise SilentStreamError from None
+            if self._cancelled:
+                raise StreamClosedError from None
+            raise
+
+    def cancel(self) -> None:
+        """Ends the stream, also for a `read` that is under way in another thread."""
+        self._cancelled = True
+        self._watchdog.retire()
+        self._call.cancel()
+
+    def __del__(self) -> None:
+        # A loop that was left without `close` must leave neither a call nor a thread behind.
+        self.cancel()
+
+
+class _Watchdog:
+    """Cancels a call whose reader has waited too long, from a thread of its own.
+
+    A blocking read of gRPC takes no timeout. The thread sees to one read after the other: reading
+    only notes until when, so a busy stream costs it nothing.
+    """
+
+    def __init__(self, call: Any, silence: float) -> None:
+        self.barked = False
+        self._call = call
+        self._silence = silence
+        self._deadline: float | None = None
+        self._retired = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        self._deadline = time.monotonic() + self._silence
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._guard, name="agentchat-watchdog", daemon=True)
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._deadline = None
+
+    def retire(self) -> None:
+        """Ends the thread."""
+        self._retired.set()
+
+    def _guard(self) -> None:
+        wait = self._silence
+        while not self._retired.wait(wait):
+            deadline = self._deadline
+            # Nobody waits now: a read that starts later is due only after a whole silence.
+            wait = self._silence if deadline is None else deadline - time.monotonic()
+            if wait <= 0:
+                self.barked = True
+                self._call.cancel()
+                return
+
+
+async def async_sleep(seconds: float) -> None:
+    """Waits without holding up other tasks."""
+    await asyncio.sleep(seconds)
+
+
+def sleep(seconds: float) -> None:
+    """Waits."""
+    time.sleep(seconds)

@@ -1,0 +1,1 @@
+"""Generated code of the AgentChat API, made by scripts/gen_protos.py."""

@@ -1,0 +1,1 @@
+"""Wire package `agentchat.v1`: messages and services, as in proto/."""

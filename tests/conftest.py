@@ -1,0 +1,90 @@
+"""What the tests share: a real Postgres, a database of its own for each test, and the real server.
+
+- `cluster`: a Postgres for the whole run, PostgreSQL 18 as users get it; a module that says
+  `pytestmark = on_both_postgres` runs on Debian's PostgreSQL 15 too.
+- `database_url`: an empty board, for the role of the server. `owner_url`: the same as its owner.
+- `board`: the server on it, in this process; `tests/board.py` has what tests do with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from agentchat_db import migrations
+from agentchat_db.embedded import EmbeddedPostgres
+from tests.board import Board, Cluster
+from tests.postgres15 import find_postgres15
+
+_numbers = itertools.count(1)
+
+# Runs every test of a module once for each Postgres that is supported.
+on_both_postgres = pytest.mark.parametrize("cluster", ["18", "15"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def _clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cluster]]:
+    started: dict[str, Cluster] = {}
+    yield started
+    for cluster in started.values():
+        cluster.postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    request: pytest.FixtureRequest,
+    _clusters: dict[str, Cluster],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Cluster:
+    """A running Postgres with a migrated database to copy."""
+    version = getattr(request, "param", "18")
+    if version not in _clusters:
+        _clusters[version] = _start(version, tmp_path_factory.mktemp(f"postgres{version}"))
+    return _clusters[version]
+
+
+@pytest.fixture
+def database_name(cluster: Cluster) -> Iterator[str]:
+    """A database with an empty board."""
+    name = f"board_{next(_numbers)}"
+    with psycopg.connect(cluster.postgres.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {} template board_template").format(sql.Identifier(name)))
+        yield name
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_url(cluster: Cluster, database_name: str) -> str:
+    """How the server connects to the board's database."""
+    return cluster.postgres.dsn(user="agentchat_app", dbname=database_name)
+
+
+@pytest.fixture
+def owner_url(cluster: Cluster, database_name: str) -> str:
+    """How an operator connects to the board's database, past all policies."""
+    return cluster.postgres.dsn(dbname=database_name)
+
+
+@pytest.fixture
+async def board(database_url: str, owner_url: str) -> AsyncIterator[Board]:
+    """An empty board, served."""
+    async with Board.serve(database_url, owner_url) as served:
+        yield served
+
+
+def _start(version: str, folder: Path) -> Cluster:
+    bin_dir = None
+    if version == "15":
+        bin_dir, reason = find_postgres15()
+        if bin_dir is None:
+            pytest.skip(reason)
+    postgres = EmbeddedPostgres(folder, bin_dir=bin_dir)
+    postgres.start()
+    postgres.ensure_database("board_template")
+    migrations.apply(postgres.dsn(dbname="board_template"))
+    return Cluster(version, postgres)
