@@ -39,7 +39,7 @@ def find_bin_dir() -> Path:
 def major_version(bin_dir: Path) -> int:
     """The major version of the programs in a folder."""
     try:
-        command = [bin_dir / "postgres", "--version"]
+        command = [str(bin_dir / "postgres"), "--version"]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise BinariesMissingError(bin_dir=bin_dir) from error
@@ -127,8 +127,11 @@ def remove_stale_files(cluster: Path, socket_dir: Path) -> None:
 
 def _run_initdb(folder: Path, bin_dir: Path, account: Account) -> None:
     options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--data-checksums", "--locale=C"]
+    # What is a letter, and its lower case, matters to searches.
     if major_version(bin_dir) >= 17:
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    else:
+        options += ["--lc-ctype=C.UTF-8"]
     process = account.start(
         bin_dir / "initdb", "-D", folder, *options, cluster=folder, output=subprocess.PIPE
     )

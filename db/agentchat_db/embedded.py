@@ -18,6 +18,7 @@ SYSTEM overrides.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -114,8 +115,8 @@ class EmbeddedPostgres:
         """
         if self.is_running:
             return
-        if self._owns_lock:
-            self._lock.acquire()
+        held_before = self._lock.held
+        self._lock.acquire()
         try:
             account, bin_dir = self._prepare()
             deadline = time.monotonic() + timeout
@@ -123,7 +124,9 @@ class EmbeddedPostgres:
             remove_stale_files(self.cluster_dir, self.socket_dir)
             self._launch(account, bin_dir / "postgres", deadline)
         except BaseException:
-            self.stop()
+            self._end_process(_STOP_TIMEOUT)
+            if not held_before:
+                self._lock.release()
             raise
 
     def stop(self, *, timeout: float = _STOP_TIMEOUT) -> None:
@@ -133,14 +136,10 @@ class EmbeddedPostgres:
         committed data either. Does nothing when none runs.
         """
         try:
-            if self._process is not None:
-                for signal_number, patience in _stop_signals(timeout):
-                    if self._process.poll() is None:
-                        self._process.send_signal(signal_number)
-                        try:
-                            self._process.wait(patience)
-                        except subprocess.TimeoutExpired:
-                            continue
+            self._end_process(timeout)
+            if self.socket_dir.parent != self.data_dir:
+                with contextlib.suppress(OSError):
+                    self.socket_dir.rmdir()
         finally:
             if self._owns_lock:
                 self._lock.release()
@@ -217,7 +216,8 @@ class EmbeddedPostgres:
         """
         status = self.data_dir.stat()
         private_to_root = status.st_uid == 0 and stat.S_IMODE(status.st_mode) == 0o700
-        if not account.is_ours and private_to_root and os.listdir(self.data_dir) == ["lock"]:
+        holds_only_lock = [path.name for path in self.data_dir.iterdir()] == ["lock"]
+        if not account.is_ours and private_to_root and holds_only_lock:
             os.chown(self.data_dir, -1, account.gid)
             self.data_dir.chmod(0o710)
 
@@ -236,11 +236,12 @@ class EmbeddedPostgres:
             self._shorten_log()
             with self._open_log() as log:
                 log_start = log.tell()
-                self._process = account.start(program, *arguments, cluster=self.cluster_dir, output=log)
-            if self._wait_until_ready(deadline):
+                process = account.start(program, *arguments, cluster=self.cluster_dir, output=log)
+            self._process = process
+            if self._wait_until_ready(process, deadline):
                 return
             said = self.log_file.read_bytes()[log_start:].decode("utf-8", "replace")
-            status = self._process.poll()
+            status = process.poll()
             if "is still in use" in said and time.monotonic() < orphans_deadline:
                 time.sleep(0.05)
                 continue
@@ -250,14 +251,23 @@ class EmbeddedPostgres:
                 log="\n".join(said.splitlines()[-20:]),
             )
 
-    def _wait_until_ready(self, deadline: float) -> bool:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], deadline: float) -> bool:
         """Waits until the server takes connections; False when it ends before that, or at the deadline."""
-        assert self._process is not None
-        while self._process.poll() is None and time.monotonic() < deadline:
-            if read_postmaster(self.cluster_dir) == (self._process.pid, True):
+        while process.poll() is None and time.monotonic() < deadline:
+            if read_postmaster(self.cluster_dir) == (process.pid, True):
                 return True
             time.sleep(_POLL_INTERVAL)
         return False
+
+    def _end_process(self, timeout: float) -> None:
+        if self._process is None:
+            return
+        for signal_number, patience in _stop_signals(timeout):
+            if self._process.poll() is not None:
+                return
+            self._process.send_signal(signal_number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
 
     def _end_left_over(self, deadline: float) -> None:
         """Ends a server that outlived the process that started it. We hold the lock, so nobody wants it."""
@@ -287,7 +297,7 @@ class EmbeddedPostgres:
     def _shorten_log(self) -> None:
         """Moves a long log away. Postgres appends, so it goes on at the start of the emptied file."""
         if self.log_file.exists() and self.log_file.stat().st_size > _LOG_LIMIT:
-            shutil.copyfile(self.log_file, self.log_file.with_suffix(".log.1"))
+            shutil.copy(self.log_file, self.log_file.with_suffix(".log.1"))
             os.truncate(self.log_file, 0)
 
 

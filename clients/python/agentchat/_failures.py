@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 
@@ -29,9 +30,7 @@ def decode_failure(error: grpc.RpcError, target: str) -> AgentChatError:
     return error_class(code)(_describe(code, details, target), code=code)
 
 
-def decode_status(
-    trailing_metadata: Iterable[tuple[str, str | bytes]], code: str, message: str
-) -> AgentChatError | None:
+def decode_status(trailing_metadata: Iterable[Any], code: str, message: str) -> AgentChatError | None:
     """The exception that trailing metadata tell of; None when they are not of an AgentChat server."""
     for key, value in trailing_metadata:
         if key == _STATUS_DETAILS and isinstance(value, bytes):

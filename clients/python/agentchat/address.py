@@ -46,7 +46,9 @@ def parse_address(text: str) -> ServerAddress:
     if separator and not scheme:
         raise _unusable(text, "the part before :// is empty")
     if scheme.lower() not in _SCHEMES:
-        hint = "; the address of the web server goes into AGENTCHAT_WEB_URL" if scheme.startswith("http") else ""
+        hint = (
+            "; the address of the web server goes into AGENTCHAT_WEB_URL" if scheme.startswith("http") else ""
+        )
         raise _unusable(text, f"{scheme}:// is not grpc:// or grpcs://{hint}")
     match = _HOST_AND_PORT.fullmatch(rest.removesuffix("/"))
     if match is None:

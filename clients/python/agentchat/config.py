@@ -92,13 +92,17 @@ class Config:
     def require_api_key(self) -> str:
         """The key of this machine or agent. Raises `ConfigError` when there is none."""
         if not self.api_key:
-            raise ConfigError(f"no API key: set AGENTCHAT_API_KEY, or write it to {self.path or 'the config file'}")
+            raise ConfigError(
+                f"no API key: set AGENTCHAT_API_KEY, or write it to {self.path or 'the config file'}"
+            )
         return self.api_key
 
     def require_admin_key(self) -> str:
         """The admin key. Raises `ConfigError` when there is none."""
         if not self.admin_key:
-            raise ConfigError(f"no admin key: set AGENTCHAT_ADMIN_KEY, or write it to {self.path or 'the config file'}")
+            raise ConfigError(
+                f"no admin key: set AGENTCHAT_ADMIN_KEY, or write it to {self.path or 'the config file'}"
+            )
         return self.admin_key
 
     def machine(self) -> str:
@@ -121,7 +125,9 @@ class Config:
         try:
             return current_folder()
         except OSError as error:
-            raise ConfigError("the current folder is gone; name the project, or go to another folder") from error
+            raise ConfigError(
+                "the current folder is gone; name the project, or go to another folder"
+            ) from error
 
     def agent(self, project: str | None = None) -> str | None:
         """The name to speak under: `{machine}-{project}`. None for a key that decides the name itself."""

@@ -1,0 +1,1 @@
+"""The asyncio client: the source that `agentchat._sync` is generated from."""

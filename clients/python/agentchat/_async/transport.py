@@ -1,0 +1,145 @@
+"""Calls to a server: one connection, deadlines, and trying again."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import grpc
+
+from agentchat._backoff import Backoff, retry_delay
+from agentchat._channels import AsyncChannel, AsyncUnaryMethod, open_async_channel
+from agentchat._concurrency import async_sleep
+from agentchat._failures import decode_failure
+from agentchat._requests import refused
+from agentchat.address import ServerAddress
+from agentchat.exceptions import AgentChatError, FailedPreconditionError
+from agentchat_proto.v1.admin_service_pb2_grpc import AdminServiceStub
+from agentchat_proto.v1.agent_service_pb2_grpc import AgentServiceStub
+from agentchat_proto.v1.board_service_pb2_grpc import BoardServiceStub
+from agentchat_proto.v1.channel_service_pb2_grpc import ChannelServiceStub
+from agentchat_proto.v1.mention_service_pb2_grpc import MentionServiceStub
+from agentchat_proto.v1.message_service_pb2_grpc import MessageServiceStub
+from agentchat_proto.v1.search_service_pb2_grpc import SearchServiceStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_FIRST_RETRY_AFTER = 0.1
+_LONGEST_RETRY_DELAY = 2.0
+
+
+class AsyncStubs:
+    """The services of one connection."""
+
+    def __init__(self, channel: AsyncChannel) -> None:
+        self.admin = AdminServiceStub(channel)
+        self.agents = AgentServiceStub(channel)
+        self.boards = BoardServiceStub(channel)
+        self.channels = ChannelServiceStub(channel)
+        self.mentions = MentionServiceStub(channel)
+        self.messages = MessageServiceStub(channel)
+        self.search = SearchServiceStub(channel)
+
+
+class AsyncCloseable(Protocol):
+    """What a transport closes when it is closed."""
+
+    async def close(self) -> None:
+        """Ends it."""
+
+
+class AsyncTransport:
+    """A connection to one server with one identity, opened by the first call."""
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        metadata: tuple[tuple[str, str], ...],
+        *,
+        credentials: grpc.ChannelCredentials | None,
+        timeout: float,
+        max_attempts: int | None,
+    ) -> None:
+        for name, value in metadata:
+            if not (value.isascii() and value.isprintable() and value == value.strip() and value):
+                raise refused(name, "must be printable ASCII characters, and not empty")
+        if max_attempts is not None and max_attempts < 1:
+            raise refused("max_attempts", "must be 1 or more")
+        self.address = address
+        self.metadata = metadata
+        self._credentials = credentials
+        self._timeout = timeout
+        self._max_attempts = max_attempts
+        self._channel: AsyncChannel | None = None
+        self._stubs: AsyncStubs | None = None
+        self._closed = False
+        self._opening = threading.Lock()
+        self._dependents: weakref.WeakSet[AsyncCloseable] = weakref.WeakSet()
+
+    @property
+    def stubs(self) -> AsyncStubs:
+        """The services, called over the shared connection."""
+        with self._opening:
+            if self._stubs is None:
+                self._channel = self.open_channel()
+                self._stubs = AsyncStubs(self._channel)
+            return self._stubs
+
+    def open_channel(self) -> AsyncChannel:
+        """A connection of its own, which whoever asks for it closes."""
+        if self._closed:
+            raise FailedPreconditionError("this client is closed")
+        return open_async_channel(self.address, self._credentials)
+
+    def close_with(self, dependent: AsyncCloseable) -> None:
+        """Has something closed when the transport is."""
+        self._dependents.add(dependent)
+
+    async def call(
+        self,
+        method: Callable[[AsyncStubs], AsyncUnaryMethod[Request, Response]],
+        request: Request,
+        timeout: float | None,
+        *,
+        repeatable: bool = True,
+    ) -> Response:
+        """Calls, and tries again while the server cannot be reached and the deadline has not passed.
+
+        `timeout` is in seconds and covers all tries; None means the client's. A call that is not
+        `repeatable` is made once: what became of it cannot be known when the connection breaks.
+        """
+        rpc = method(self.stubs)
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        backoff = Backoff(_FIRST_RETRY_AFTER, _LONGEST_RETRY_DELAY)
+        attempts = self._max_attempts if repeatable else 1
+        while True:
+            remaining = max(deadline - time.monotonic(), 0.001)
+            try:
+                return await rpc(request, timeout=remaining, metadata=self.metadata)
+            except grpc.RpcError as failure:
+                error = self.decode(failure)
+                attempts = None if attempts is None else attempts - 1
+                delay = retry_delay(error, backoff, deadline - time.monotonic())
+                if attempts == 0 or delay is None:
+                    raise error from failure
+            await async_sleep(delay)
+
+    def decode(self, failure: grpc.RpcError) -> AgentChatError:
+        """The exception for a failed call."""
+        return decode_failure(failure, self.address.target)
+
+    async def close(self) -> None:
+        """Ends the watches and the connection. Calls that are under way fail."""
+        self._closed = True
+        for dependent in list(self._dependents):
+            await dependent.close()
+        with self._opening:
+            channel, self._channel = self._channel, None
+            # Calls after this one ask for the stubs again, and are refused.
+            self._stubs = None
+        if channel is not None:
+            await channel.close()
