@@ -117,7 +117,7 @@ def _prose(text: str) -> str:
 
 
 def _format(source: str, path: Path) -> str:
-    """As ruff writes it: names that changed sort differently, and a loop that only yields may be `yield from`."""
+    """As ruff writes it: changed names sort differently, a loop that only yields is `yield from`."""
     tidy = ["check", "--select", "I,UP028", "--fix-only", "--unsafe-fixes", "--quiet"]
     for command in (tidy, ["format", "--quiet"]):
         done = subprocess.run(

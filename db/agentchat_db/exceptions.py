@@ -86,6 +86,10 @@ class MigrationError(ExplainedError):
     """The migration {migration} failed and was undone: {reason}."""
 
 
+class MigrationRecordError(ExplainedError):
+    """The record of applied migrations, the schema agentchat_migrations, cannot be used: {reason}."""
+
+
 class MigrationLockError(ExplainedError):
     """Another process has been migrating this database for more than {seconds:.0f} seconds."""
 
