@@ -97,7 +97,7 @@ def apply(dsn: str, *, folder: Path = FOLDER, lock_timeout: float = 600.0) -> li
         # Again, now that nobody else is at it.
         if not (wanted := _to_apply(connection, migrations)):
             return []
-        # yoyo takes a tenth of a second to import.
+        # Not before there is work for it: importing yoyo takes longer than finding out that there is none.
         from agentchat_db import migration_runner
 
         migration_runner.run(dsn, wanted)
@@ -164,10 +164,10 @@ def _compare(connection: psycopg.Connection[Any], migrations: list[Migration]) -
         rows = connection.execute(_APPLIED).fetchall()
     except psycopg.errors.UndefinedTable:
         rows = []
-    applied = {id: (at.replace(tzinfo=UTC), digest) for id, at, digest in rows}
+    applied = {name: (at.replace(tzinfo=UTC), digest) for name, at, digest in rows}
     found = []
     for migration in migrations:
         applied_at, digest = applied.pop(migration.id, (None, migration.digest))
         found.append(MigrationStatus(migration.id, applied_at, changed=digest != migration.digest))
-    found += [MigrationStatus(id, at, known=False) for id, (at, _) in applied.items()]
+    found += [MigrationStatus(name, at, known=False) for name, (at, _) in applied.items()]
     return sorted(found, key=lambda migration: migration.id)
