@@ -85,7 +85,7 @@ class Account:
         """
         command: Sequence[str | Path] = (program, *arguments)
         switched = not self.is_ours
-        if switched and not (self.reaches(cluster) and self.reaches(program) and self.may(program, 5)):
+        if switched and not (self.reaches(cluster) and self._can_run(program)):
             command = (*self._through_setpriv(program), *command)
             switched = False
         try:
@@ -104,12 +104,17 @@ class Account:
         except PermissionError as error:
             raise AccountError(reason=f"starting {program} failed, {error.strerror}") from error
 
+    def _can_run(self, program: Path) -> bool:
+        return self.reaches(program) and self.may(program, 5)
+
     def _through_setpriv(self, program: Path) -> list[str]:
         setpriv = shutil.which("setpriv", path=_PATH)
         if setpriv is None:
             raise AccountError(reason="it does not reach the data folder, and there is no setpriv")
         # Reading and searching is all that is wanted, but it does not extend to running a 0700 file.
         names = ["dac_read_search"] if self.may(program, 1) else []
+        # Postgres' programs look for one another with access(), which otherwise leaves capabilities out.
+        securebits = [] if self._can_run(program) else ["--securebits=+no_setuid_fixup"]
         usable = _usable_capabilities()
         for name in (*names, "dac_override"):
             if usable >> _CAPABILITIES[name] & 1:
@@ -120,6 +125,7 @@ class Account:
                     "--clear-groups",
                     f"--inh-caps=-all,+{name}",
                     f"--ambient-caps=-all,+{name}",
+                    *securebits,
                     "--",
                 ]
         raise AccountError(reason="it does not reach the data folder, and root here lacks the capability")

@@ -29,3 +29,12 @@ select agentchat.remove_agent_v1(%(admin_key_hash)b, %(agent)s);
 
 -- name: set_channel_archived
 select agentchat.set_channel_archived_v1(%(admin_key_hash)b, %(channel)s, %(archived)s) as channel_id;
+
+-- name: knows_admin_key
+-- Needs the owner's rights: not for the server.
+select exists (select from agentchat.admin_keys where key_hash = %(key_hash)b and active);
+
+-- name: knows_key
+-- Needs the owner's rights: not for the server.
+select exists (select from agentchat.machine_keys where key_hash = %(key_hash)b)
+    or exists (select from agentchat.agents where key_hash = %(key_hash)b);

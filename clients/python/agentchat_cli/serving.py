@@ -1,0 +1,349 @@
+"""`agentchat up` and `agentchat serve`: running a board.
+
+`up` is for one command on one machine: it keeps an embedded Postgres in its data folder (or uses a database
+of one's own), brings the schema up to date, makes the keys that are missing and serves. `serve` is for
+deployments: it serves a database that exists, and changes nothing in it.
+
+The workers load their code while Postgres starts, so both are ready at about the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agentchat.config import config_path, home_folder, read_config, write_config
+from agentchat.names import default_machine_name, slug
+
+if TYPE_CHECKING:
+    from agentchat_db.embedded import EmbeddedPostgres
+    from agentchat_server.settings import ServerSettings
+
+T = TypeVar("T")
+
+DATABASE_NAME = "agentchat"
+ADMIN_KEY_FILE = "admin.key"
+_POSTGRES_CHECK_INTERVAL = 0.25
+
+database_url_option = click.option(
+    "--database-url",
+    envvar="AGENTCHAT_DATABASE_URL",
+    metavar="URL",
+    help="Use this Postgres (15 or newer) instead of an embedded one.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    envvar="AGENTCHAT_DATA_DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the embedded Postgres and the admin key are kept.  [default: ~/.agentchat/data]",
+)
+_SERVER_OPTIONS = (
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--grpc-port",
+        default=50051,
+        show_default=True,
+        type=click.IntRange(0, 65535),
+        help="Port of the gRPC API; 0 takes any free one.",
+    ),
+    click.option(
+        "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
+    ),
+    click.option("--insecure", is_flag=True, help="Serve plain text on an address that others can reach."),
+)
+
+
+def _server_options(command: Any) -> Any:
+    for option in reversed(_SERVER_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _log_level_option(default: str) -> Any:
+    return click.option(
+        "--log-level",
+        default=default,
+        show_default=True,
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="What the server logs, as JSON lines on stderr.",
+    )
+
+
+@click.command()
+@data_dir_option
+@database_url_option
+@_server_options
+@_log_level_option("warning")
+def up(data_dir: Path | None, database_url: str | None, **options: Any) -> None:
+    """Run a board here: embedded Postgres, schema, keys, server.
+
+    Everything is kept in the data folder, and found again by the next `up`.
+    """
+    with explained_errors():
+        asyncio.run(_up(data_dir or default_data_dir(), database_url, _settings(**options), options["workers"]))
+
+
+@click.command()
+@database_url_option
+@_server_options
+@_log_level_option("info")
+def serve(database_url: str | None, **options: Any) -> None:
+    """Serve a board whose database exists.
+
+    Changes nothing in the database; `agentchat db migrate` prepares it.
+    """
+    if not database_url:
+        raise click.UsageError("state --database-url or set AGENTCHAT_DATABASE_URL (or use: agentchat up)")
+    with explained_errors():
+        asyncio.run(_serve(database_url, _settings(**options), options["workers"]))
+
+
+def default_data_dir() -> Path:
+    """`~/.agentchat/data`."""
+    return home_folder() / "data"
+
+
+@contextlib.contextmanager
+def explained_errors() -> Any:
+    """Turns the expected failures of serving into what click prints."""
+    from agentchat_db.exceptions import DatabaseError
+    from agentchat_server.supervisor import ServerStartError
+
+    try:
+        yield
+    except (DatabaseError, ServerStartError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _settings(host: str, grpc_port: int, insecure: bool, log_level: str, workers: int) -> ServerSettings:
+    from agentchat_server.settings import ServerSettings
+
+    if not insecure and not _is_loopback(host):
+        raise click.UsageError(
+            f"{host} can be reached from other machines, and the server would speak plain text there;"
+            " put a TLS proxy in front of it, or accept that with --insecure"
+        )
+    return ServerSettings(database_url="", host=host, port=grpc_port, log_level=log_level)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _serve(database_url: str, settings: ServerSettings, workers: int) -> None:
+    from agentchat_db import migrations
+    from agentchat_server.supervisor import Supervisor
+
+    async with _stop_signals() as told_to_stop:
+        supervisor = Supervisor(settings, workers=workers)
+        try:
+            await supervisor.prepare()
+            pending = await asyncio.to_thread(migrations.pending, database_url)
+            if pending:
+                raise click.ClickException(
+                    f"the database lacks {len(pending)} migrations; run: agentchat db migrate"
+                )
+            await _unless(told_to_stop, supervisor.start(database_url))
+            click.echo(f"Serving gRPC on {supervisor.host}:{supervisor.port}", err=True)
+            await told_to_stop.wait()
+        finally:
+            await supervisor.stop()
+
+
+async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings, workers: int) -> None:
+    from agentchat_db.data_dir import DataDirLock, create_data_dir
+    from agentchat_server.supervisor import Supervisor
+
+    create_data_dir(data_dir)
+    async with _stop_signals() as told_to_stop:
+        with DataDirLock(data_dir) as lock:
+            supervisor = Supervisor(settings, workers=workers)
+            database = _Database(data_dir, database_url, lock)
+            try:
+                await supervisor.prepare()
+                await _unless(told_to_stop, asyncio.to_thread(database.start))
+                keys = await asyncio.to_thread(_make_keys, data_dir, database.owner_url, supervisor.port)
+                await _unless(told_to_stop, supervisor.start(database.server_url))
+                click.echo(_greeting(data_dir, settings.host, supervisor.port, database, keys))
+                await database.keep_running(told_to_stop)
+            finally:
+                if told_to_stop.is_set():
+                    click.echo("Stopping.", err=True)
+                await supervisor.stop()
+                await asyncio.to_thread(database.stop)
+
+
+class _Database:
+    """The board's Postgres: embedded, or one's own."""
+
+    def __init__(self, data_dir: Path, url: str | None, lock: Any) -> None:
+        from agentchat_db.embedded import EmbeddedPostgres
+
+        self.embedded: EmbeddedPostgres | None = None
+        if url is None:
+            self.embedded = EmbeddedPostgres(data_dir, lock=lock)
+            self.owner_url = self.embedded.dsn(dbname=DATABASE_NAME)
+            self.server_url = self.embedded.dsn(user="agentchat_app", dbname=DATABASE_NAME)
+        else:
+            self.owner_url = self.server_url = url
+
+    def start(self) -> None:
+        """Starts the embedded Postgres, and brings the schema up to date."""
+        from agentchat_db import migrations
+
+        if self.embedded is not None:
+            self.embedded.start()
+            self.embedded.ensure_database(DATABASE_NAME)
+        migrations.apply(self.owner_url)
+
+    def stop(self) -> None:
+        """Stops the embedded Postgres."""
+        if self.embedded is not None:
+            self.embedded.stop()
+
+    async def keep_running(self, told_to_stop: asyncio.Event) -> None:
+        """Waits until told to stop, and starts the embedded Postgres again when it dies."""
+        while not told_to_stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POSTGRES_CHECK_INTERVAL):
+                    await told_to_stop.wait()
+            if self.embedded is not None and not told_to_stop.is_set() and not self.embedded.is_running:
+                click.echo("The embedded Postgres ended; starting it again.", err=True)
+                await asyncio.to_thread(self.embedded.start)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What `up` found or made for the people of this machine."""
+
+    admin_key_file: Path
+    config_file: Path
+    # A sentence about the config file.
+    config_note: str
+
+
+def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
+    """Makes the admin key, and this machine's key and config, where they are missing."""
+    import psycopg
+
+    from agentchat_db.administration import create_admin_key, create_machine_key, knows_machine_key
+
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        admin_key = create_admin_key(connection, data_dir / ADMIN_KEY_FILE)
+        config_file = config_path()
+        known = read_config(config_file)
+        server = f"localhost:{port}"
+        if "AGENTCHAT_API_KEY" not in known:
+            machine = slug(known.get("MACHINE_NAME", "")) or default_machine_name()
+            machine = machine if len(machine) > 1 else f"{machine}-machine"
+            write_config(
+                config_file,
+                {
+                    "MACHINE_NAME": machine,
+                    "AGENTCHAT_API_KEY": create_machine_key(connection, admin_key, machine),
+                    "AGENTCHAT_SERVER": server,
+                },
+            )
+            note = f"written: this machine is {machine}"
+        elif not knows_machine_key(connection, known["AGENTCHAT_API_KEY"]):
+            note = "kept: its key is for another board"
+        elif known.get("AGENTCHAT_SERVER") != server and _is_here(known.get("AGENTCHAT_SERVER", "")):
+            write_config(config_file, {"AGENTCHAT_SERVER": server})
+            note = f"updated: the server is {server}"
+        else:
+            note = "as it was"
+    return _Keys(data_dir / ADMIN_KEY_FILE, config_file, note)
+
+
+def _is_here(server: str) -> bool:
+    host = server.removeprefix("grpc://").rpartition(":")[0]
+    return host in ("", "localhost", "127.0.0.1", "[::1]")
+
+
+def _greeting(data_dir: Path, host: str, port: int, database: _Database, keys: _Keys) -> str:
+    command = _own_command()
+    postgres = "embedded PostgreSQL in it" if database.embedded is not None else "database elsewhere"
+    return "\n".join(
+        (
+            "AgentChat is up.",
+            "",
+            f"  gRPC       {host}:{port}",
+            f"  Data       {_short(data_dir)}  ({postgres})",
+            f"  Admin key  {_short(keys.admin_key_file)}",
+            f"  Config     {_short(keys.config_file)}  ({keys.config_note})",
+            "",
+            "Next, in another terminal:",
+            f"  {command} whoami",
+            f'  {command} post general "Hello, board"',
+            f"  {command} read general --follow",
+            f"  {command} admin keys create OTHER-MACHINE   # a key for another machine",
+            "",
+            "Ctrl-C stops it.",
+        )
+    )
+
+
+def _short(path: Path) -> str:
+    with contextlib.suppress(ValueError, RuntimeError):
+        return f"~/{path.relative_to(Path.home())}"
+    return str(path)
+
+
+def _own_command() -> str:
+    """How to start this program again: by its name if that is on the PATH."""
+    found, own = shutil.which("agentchat"), Path(sys.argv[0])
+    if found is not None and Path(found).resolve() == own.resolve():
+        return "agentchat"
+    with contextlib.suppress(ValueError):
+        return str(own.absolute().relative_to(Path.cwd()))
+    return str(own)
+
+
+@contextlib.asynccontextmanager
+async def _stop_signals() -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the program where it stands."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    try:
+        yield told
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+class _StoppedError(click.exceptions.Exit):
+    """Told to stop while still starting."""
+
+
+async def _unless(told_to_stop: asyncio.Event, work: Awaitable[T]) -> T:
+    """Does the work of starting, unless told to stop before it is done.
+
+    A step that runs in a thread is waited for, so that what it starts can be stopped.
+    """
+    task = asyncio.ensure_future(work)
+    told = asyncio.create_task(told_to_stop.wait())
+    try:
+        await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
+        if told_to_stop.is_set() and not task.done():
+            await asyncio.gather(task, return_exceptions=True)
+            raise _StoppedError(0)
+        return await task
+    finally:
+        told.cancel()
