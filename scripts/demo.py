@@ -123,10 +123,11 @@ def start(stack: ExitStack, command: list[str], environment: dict[str, str]) -> 
             process.terminate()
         process.wait(PATIENCE)
 
-    stack.callback(stop)
     if process.stdout is None:
         raise AssertionError("stdout is a pipe")
+    # Stopped first, then closed: a thread may still read.
     stack.enter_context(process.stdout)
+    stack.callback(stop)
     return process.stdout
 
 

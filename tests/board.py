@@ -78,7 +78,8 @@ class Failure(Exception):
     @property
     def reason(self) -> str:
         """The ErrorReason, without its prefix."""
-        return self.info.reason
+        reason: str = self.info.reason
+        return reason
 
     @property
     def metadata(self) -> dict[str, str]:

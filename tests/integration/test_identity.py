@@ -45,9 +45,7 @@ async def test_a_machine_key_makes_agents_on_first_use_and_they_join(board: Boar
 
 async def test_a_new_board_starts_with_five_channels(board: Board) -> None:
     (ada,) = await board.agents("ada")
-    listed = await ada.channels.ListChannels(
-        channel_service_pb2.ListChannelsRequest(include_not_joined=True)
-    )
+    listed = await ada.channels.ListChannels(channel_service_pb2.ListChannelsRequest(include_not_joined=True))
     assert [channel.name for channel in listed.channels] == [
         "direct-messages",
         "general",
@@ -220,9 +218,7 @@ async def test_a_key_with_an_expiry_stops_at_its_time(board: Board) -> None:
     assert failure.fields == ["expires_at"]
     soon = Timestamp()
     soon.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.5))
-    made = await board.admin.CreateMachineKey(
-        admin.CreateMachineKeyRequest(machine="brief", expires_at=soon)
-    )
+    made = await board.admin.CreateMachineKey(admin.CreateMachineKeyRequest(machine="brief", expires_at=soon))
     agent = board.agent(made.key)
     async with agent.watch_messages() as watch:
         await watch.until_live()
@@ -255,7 +251,9 @@ async def test_a_removed_agent_is_forgotten_but_its_messages_stay(board: Board) 
     fresh = board.agent(ada.key, "ada")
     assert (await fresh.unread_mentions()).unread_count == 0
     laptop = await board.machine("laptop")
-    assert (await refusal(board.agent(laptop, "ada").agents.GetCurrentAgent(WHO))).reason == "AGENT_NAME_TAKEN"
+    assert (
+        await refusal(board.agent(laptop, "ada").agents.GetCurrentAgent(WHO))
+    ).reason == "AGENT_NAME_TAKEN"
 
 
 async def test_administration_needs_the_admin_key(board: Board) -> None:
@@ -292,9 +290,7 @@ async def test_machine_keys_are_listed_in_pages_and_revoked_one_by_one(board: Bo
         await board.machine(machine)
     seen, token = [], ""
     while True:
-        page = await board.admin.ListMachineKeys(
-            admin.ListMachineKeysRequest(page_size=2, page_token=token)
-        )
+        page = await board.admin.ListMachineKeys(admin.ListMachineKeysRequest(page_size=2, page_token=token))
         seen += page.machine_keys
         token = page.next_page_token
         if not token:
@@ -310,7 +306,10 @@ async def test_machine_keys_are_listed_in_pages_and_revoked_one_by_one(board: Bo
     for request, reason in [
         (admin.RevokeMachineKeyRequest(), "FIELD_INVALID"),
         (admin.RevokeMachineKeyRequest(machine="nowhere"), "MACHINE_NOT_FOUND"),
-        (admin.RevokeMachineKeyRequest(key_id="00000000-0000-0000-0000-000000000000"), "MACHINE_KEY_NOT_FOUND"),
+        (
+            admin.RevokeMachineKeyRequest(key_id="00000000-0000-0000-0000-000000000000"),
+            "MACHINE_KEY_NOT_FOUND",
+        ),
     ]:
         assert (await refusal(board.admin.RevokeMachineKey(request))).reason == reason
 

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import grpc
 import grpc.aio
@@ -20,7 +21,7 @@ from agentchat_server.identity import hash_key
 from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
-from tests.board import Agent, Board, Failure, Stubs
+from tests.board import Agent, Board, Failure, Stubs, Watch
 from tests.conftest import on_both_postgres
 
 pytestmark = on_both_postgres
@@ -157,17 +158,18 @@ async def test_the_log_has_no_gap_no_duplicate_and_loses_nothing(database_url: s
 
     async with await psycopg.AsyncConnection.connect(owner_url) as owner:
         cursor = await owner.execute(
-            "select seq, id::text, content, channel_id, ordinal, created_at from agentchat.messages order by seq"
+            "select seq, id::text, content, channel_id, ordinal, created_at"
+            " from agentchat.messages order by seq"
         )
         rows = await cursor.fetchall()
         cursor = await owner.execute("select id, message_count from agentchat.channels")
-        counts = dict(await cursor.fetchall())
+        counts: dict[uuid.UUID, int] = dict(await cursor.fetchall())
         cursor = await owner.execute("select seq, last_created_at from agentchat.log_position")
         position = await cursor.fetchone()
     assert [row[0] for row in rows] == list(range(1, expected + 2))
     assert position == (rows[-1][0], rows[-1][5])
     assert {row[1]: row[2] for row in rows[1:]} == acknowledged
-    assert all(earlier[5] < later[5] for earlier, later in zip(rows, rows[1:], strict=False))
+    assert all(earlier[5] < later[5] for earlier, later in pairwise(rows))
     ordinals: dict[uuid.UUID, list[int]] = {}
     for row in rows:
         ordinals.setdefault(row[3], []).append(row[4])
@@ -314,8 +316,7 @@ async def test_stopping_the_server_ends_streams_with_unavailable_and_flushes_pos
             await asyncio.sleep(0.01)
             stopping = asyncio.create_task(board.application.stop())
             with pytest.raises(Failure) as failure:
-                while True:
-                    await watch.next()
+                await _read_to_the_end(watch)
             assert failure.value.code is grpc.StatusCode.UNAVAILABLE
             results = await asyncio.gather(*posts, return_exceptions=True)
             await stopping
@@ -323,6 +324,11 @@ async def test_stopping_the_server_ends_streams_with_unavailable_and_flushes_pos
         async with board.sql() as owner:
             cursor = await owner.execute("select id::text from agentchat.messages")
             assert acknowledged <= {row[0] for row in await cursor.fetchall()}
+
+
+async def _read_to_the_end(watch: Watch[WatchMessagesResponse]) -> None:
+    while True:
+        await watch.next()
 
 
 async def test_lost_connections_to_postgres_are_survived(board: Board) -> None:

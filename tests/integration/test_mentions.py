@@ -6,6 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from agentchat_proto.v1 import admin_service_pb2, mention_service_pb2
+from agentchat_proto.v1.message_service_pb2 import SendMessageRequest
 from tests.board import Agent, Board, Failure
 from tests.conftest import on_both_postgres
 
@@ -185,12 +186,13 @@ async def test_a_direct_message_to_nobody_is_refused_and_writes_nothing(board: B
 
 async def test_mentions_in_a_hostile_text_cost_little(board: Board) -> None:
     ada, bob = await board.agents("ada", "bob")
-    for content in ("@" * 32_000, "@a-" * 10_000, "@" + "a-" * 15_000, "@bob " * 6_000, "_" * 31_990 + "@bob"):
-        await ada.messages.SendMessage(_request(content), timeout=5)
+    for content in (
+        "@" * 32_000,
+        "@a-" * 10_000,
+        "@" + "a-" * 15_000,
+        "@bob " * 6_000,
+        "_" * 31_990 + "@bob",
+    ):
+        request = SendMessageRequest(channel="general", content=content)
+        await ada.messages.SendMessage(request, timeout=5)
     assert (await bob.unread_mentions()).unread_count == 2
-
-
-def _request(content: str) -> object:
-    from agentchat_proto.v1.message_service_pb2 import SendMessageRequest
-
-    return SendMessageRequest(channel="general", content=content)

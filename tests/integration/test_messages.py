@@ -6,6 +6,7 @@ import asyncio
 import math
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -94,7 +95,7 @@ async def test_a_bad_field_is_refused_by_name_and_writes_nothing(
     board: Board, field: str, value: object
 ) -> None:
     (ada,) = await board.agents("ada")
-    request = {"channel": "project-new", "content": "hello", field: value}
+    request: dict[str, Any] = {"channel": "project-new", "content": "hello", field: value}
     with pytest.raises(Failure) as failure:
         await ada.messages.SendMessage(message_service_pb2.SendMessageRequest(**request))
     assert failure.value.code is StatusCode.INVALID_ARGUMENT
@@ -154,9 +155,7 @@ async def test_one_message_can_be_fetched_by_its_id(board: Board) -> None:
     found = await bob.messages.GetMessage(message_service_pb2.GetMessageRequest(message_id=sent.id))
     assert found.message == sent
     with pytest.raises(Failure) as failure:
-        await bob.messages.GetMessage(
-            message_service_pb2.GetMessageRequest(message_id=str(uuid.uuid4()))
-        )
+        await bob.messages.GetMessage(message_service_pb2.GetMessageRequest(message_id=str(uuid.uuid4())))
     assert failure.value.reason == "MESSAGE_NOT_FOUND"
 
 
@@ -220,9 +219,7 @@ async def test_before_and_after_bound_a_page_by_time_exactly(board: Board) -> No
     assert len(await contents(before=future)) == 10
     page = await ada.read("general", before=sent[8].created_at, page_size=3)
     assert [message.content for message in page.messages] == ["5", "6", "7"]
-    page = await ada.read(
-        "general", before=sent[8].created_at, page_size=3, page_token=page.next_page_token
-    )
+    page = await ada.read("general", before=sent[8].created_at, page_size=3, page_token=page.next_page_token)
     assert [message.content for message in page.messages] == ["2", "3", "4"]
 
 
@@ -304,7 +301,10 @@ async def test_a_request_id_posts_once_and_refuses_other_content(board: Board) -
     ada, bob = await board.agents("ada", "bob")
     request_id = str(uuid.uuid4())
     answers = await asyncio.gather(
-        *(ada.send("general", "once @bob @ghost", metadata={"a": 1}, request_id=request_id) for _ in range(20))
+        *(
+            ada.send("general", "once @bob @ghost", metadata={"a": 1}, request_id=request_id)
+            for _ in range(20)
+        )
     )
     assert len({answer.message.id for answer in answers}) == 1
     assert sorted(answer.replayed for answer in answers) == [False] + [True] * 19

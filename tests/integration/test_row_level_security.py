@@ -47,21 +47,25 @@ async def state(app: Connection, board: Board, name: str) -> UUID:
 
 
 async def rows(app: Connection, query: str) -> list[Any]:
-    return await (await app.execute(query)).fetchall()  # type: ignore[arg-type]
+    return await (await app.execute(query)).fetchall()
 
 
 async def test_the_role_owns_nothing_and_bypasses_nothing(app: Connection, people: list[Agent]) -> None:
     assert await rows(app, "select current_user::text") == [("agentchat_app",)]
     assert await rows(
         app,
-        "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb from pg_roles where rolname = current_user",
+        "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb"
+        " from pg_roles where rolname = current_user",
     ) == [(False, False, False, False)]
     assert await rows(app, "select 1 from pg_class where relowner = 'agentchat_app'::regrole") == []
-    assert await rows(
-        app,
-        "select relname from pg_class where relnamespace = 'agentchat'::regnamespace"
-        " and relkind = 'r' and not relrowsecurity",
-    ) == []
+    assert (
+        await rows(
+            app,
+            "select relname from pg_class where relnamespace = 'agentchat'::regnamespace"
+            " and relkind = 'r' and not relrowsecurity",
+        )
+        == []
+    )
 
 
 async def test_an_agent_sees_its_own_mentions_and_memberships_only(
@@ -77,7 +81,7 @@ async def test_with_nobody_stated_nothing_private_is_seen(
     app: Connection, people: list[Agent], stated: str | None
 ) -> None:
     if stated is not None:
-        await app.execute(f"set agentchat.agent_id = {stated}")  # type: ignore[arg-type]
+        await app.execute(f"set agentchat.agent_id = {stated}")
     assert await rows(app, "select id from agentchat.mentions") == []
     assert await rows(app, "select agent_id from agentchat.channel_memberships") == []
     assert await rows(app, "update agentchat.mentions set read_at = now() returning id") == []
@@ -93,13 +97,18 @@ async def test_with_nobody_stated_nothing_private_is_seen(
         "select * from agentchat.agents",
         "select * from agentchat.admin_keys",
         "select claim_token from agentchat.mentions",
-        "insert into agentchat.messages (id, seq, channel_id, ordinal, author_agent_id, content, created_at)"
-        " select gen_random_uuid(), 99, channel_id, 99, author_agent_id, 'forged', now()"
-        " from agentchat.messages",
+        (
+            "insert into agentchat.messages"
+            " (id, seq, channel_id, ordinal, author_agent_id, content, created_at)"
+            " select gen_random_uuid(), 99, channel_id, 99, author_agent_id, 'forged', now()"
+            " from agentchat.messages"
+        ),
         "update agentchat.messages set content = 'changed'",
         "delete from agentchat.messages",
-        "insert into agentchat.mentions (message_id, mentioned_agent_id, mentioning_agent_id, seq)"
-        " select message_id, mentioned_agent_id, mentioned_agent_id, 99 from agentchat.mentions",
+        (
+            "insert into agentchat.mentions (message_id, mentioned_agent_id, mentioning_agent_id, seq)"
+            " select message_id, mentioned_agent_id, mentioned_agent_id, 99 from agentchat.mentions"
+        ),
         "delete from agentchat.mentions",
         "update agentchat.mentions set mentioned_agent_id = mentioned_agent_id",
         "insert into agentchat.agents (name, machine) values ('forged', 'testbed')",
@@ -127,7 +136,7 @@ async def test_what_the_role_has_no_right_to_is_refused(
 ) -> None:
     await state(app, board, "ada")
     with pytest.raises(errors.InsufficientPrivilege):
-        await app.execute(statement)  # type: ignore[arg-type]
+        await app.execute(statement)
 
 
 async def test_an_agent_cannot_touch_what_is_anothers(
@@ -136,33 +145,42 @@ async def test_an_agent_cannot_touch_what_is_anothers(
     ada = await state(app, board, "ada")
     bob = await state(app, board, "bob")
     await state(app, board, "ada")
-    assert await rows(
-        app, f"update agentchat.mentions set read_at = now() where mentioned_agent_id = '{bob}' returning id"
-    ) == []
-    assert await rows(
-        app, f"update agentchat.agents set description = 'x' where id = '{bob}' returning id"
-    ) == []
+    assert (
+        await rows(
+            app,
+            f"update agentchat.mentions set read_at = now() where mentioned_agent_id = '{bob}' returning id",
+        )
+        == []
+    )
+    assert (
+        await rows(app, f"update agentchat.agents set description = 'x' where id = '{bob}' returning id")
+        == []
+    )
     with pytest.raises(errors.InsufficientPrivilege):
         await app.execute(
-            "insert into agentchat.channel_memberships (agent_id, channel_id)"  # type: ignore[arg-type]
+            "insert into agentchat.channel_memberships (agent_id, channel_id)"
             f" select '{bob}', id from agentchat.channels where name = 'tech-typescript'"
         )
     with pytest.raises(errors.InsufficientPrivilege):
         await app.execute(
-            "insert into agentchat.channel_memberships (agent_id, channel_id, role)"  # type: ignore[arg-type]
+            "insert into agentchat.channel_memberships (agent_id, channel_id, role)"
             f" select '{ada}', id, 'admin' from agentchat.channels where name = 'tech-typescript'"
         )
     # bob posted to the channel after ada made it, so he is no admin of it.
     await state(app, board, "bob")
-    assert await rows(
-        app, "update agentchat.channels set archived = true where name = 'project-x' returning id"
-    ) == []
+    assert (
+        await rows(app, "update agentchat.channels set archived = true where name = 'project-x' returning id")
+        == []
+    )
     await state(app, board, "ada")
-    assert len(
-        await rows(
-            app, "update agentchat.channels set archived = true where name = 'project-x' returning id"
+    assert (
+        len(
+            await rows(
+                app, "update agentchat.channels set archived = true where name = 'project-x' returning id"
+            )
         )
-    ) == 1
+        == 1
+    )
 
 
 async def test_the_stated_agent_does_not_outlive_its_transaction(board: Board, people: list[Agent]) -> None:

@@ -1,8 +1,6 @@
-"""`python -m agentchat_cli`: the `agentchat` command."""
-
-import sys
+"""`python -m agentchat_cli` is `agentchat`."""
 
 from agentchat_cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,7 +15,7 @@ import ipaddress
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,13 +64,13 @@ _SERVER_OPTIONS = (
 )
 
 
-def _server_options(command: Any) -> Any:
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_SERVER_OPTIONS):
         command = option(command)
     return command
 
 
-def _log_level_option(default: str) -> Any:
+def _log_level_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         "--log-level",
         default=default,
@@ -91,7 +91,9 @@ def up(data_dir: Path | None, database_url: str | None, **options: Any) -> None:
     Everything is kept in the data folder, and found again by the next `up`.
     """
     with explained_errors():
-        asyncio.run(_up(data_dir or default_data_dir(), database_url, _settings(**options), options["workers"]))
+        asyncio.run(
+            _up(data_dir or default_data_dir(), database_url, _settings(**options), options["workers"])
+        )
 
 
 @click.command()
@@ -115,7 +117,7 @@ def default_data_dir() -> Path:
 
 
 @contextlib.contextmanager
-def explained_errors() -> Any:
+def explained_errors() -> Iterator[None]:
     """Turns the expected failures of serving into what click prints."""
     from agentchat_db.exceptions import DatabaseError
     from agentchat_server.supervisor import ServerStartError
