@@ -357,23 +357,25 @@ async def test_closing_the_client_ends_its_watches(board: Board, key: str) -> No
 
 
 async def test_a_cursor_of_another_board_is_an_error_that_tells_the_head(
-    ann: AsyncAgentChatClient, ben: AsyncAgentChatClient, board: Board
+    database_url: str, owner_url: str
 ) -> None:
-    watch = await ann.watch_messages().start()
-    cursor = watch.cursor
-    await watch.close()
-    async with board.sql() as connection:
-        await connection.execute("update agentchat.log_position set log_id = gen_random_uuid()")
+    async with Board.serve(database_url, owner_url) as original:
+        key = await original.machine("testbed")
+        async with AsyncAgentChatClient(original.target, key, "testbed-ann") as ann:
+            cursor = (await ann.watch_messages().start()).cursor
+        async with original.sql() as connection:
+            await connection.execute("update agentchat.log_position set log_id = gen_random_uuid()")
+    async with (
+        Board.serve(database_url, owner_url) as replaced,
+        AsyncAgentChatClient(replaced.target, key, "testbed-ann") as ann,
+    ):
+        with pytest.raises(CursorError) as foreign:
+            await anext(ann.watch_messages(cursor=cursor))
 
-    with pytest.raises(CursorError) as foreign:
-        await anext(ann.watch_messages(cursor=cursor))
-
-    assert foreign.value.reason == "CURSOR_FOREIGN"
-    assert foreign.value.head
-    over = await ann.watch_messages(cursor=foreign.value.head).start()
-    sent = await ben.send_message("general", "after the change")
-    assert (await anext(over)).id == sent.message.id
-    await over.close()
+        assert foreign.value.reason == "CURSOR_FOREIGN"
+        over = await ann.watch_messages(cursor=foreign.value.head).start()
+        sent = await ann.send_message("general", "after the change")
+        assert (await anext(over)).id == sent.message.id
 
 
 async def test_a_watch_of_an_unknown_channel_raises(ann: AsyncAgentChatClient) -> None:

@@ -18,6 +18,7 @@ DOMAIN = "agentchat"
 """Domain of the server's `google.rpc.ErrorInfo`."""
 
 _STATUS_DETAILS = "grpc-status-details-bin"
+_NESTED_REASONS = re.compile(r"last error: |remote host: |connect: ")
 
 
 def decode_failure(error: grpc.RpcError, target: str) -> AgentChatError:
@@ -73,8 +74,8 @@ def _decode_details(value: bytes, code: str, message: str) -> AgentChatError | N
 def _describe(code: str, details: str, target: str) -> str:
     """A sentence for a failure that the server did not explain."""
     if code == "UNAVAILABLE":
-        # gRPC nests its reasons; the last one is the one that a person can act on.
-        innermost = re.split(r"last error: |connect: ", details)[-1].strip()
+        # gRPC nests its reasons; the innermost is the one that a person can act on.
+        innermost = _NESTED_REASONS.split(details)[-1].strip()
         return f"cannot reach the AgentChat server at {target}: {innermost or 'no reason given'}"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from the AgentChat server at {target} in time"
