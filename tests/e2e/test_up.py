@@ -1,4 +1,4 @@
-"""`agentchat up`, the README and the demonstration, as a new user runs them: an empty HOME, real processes."""
+"""`agentchat up`, the README and the demonstration, as a new user runs them: with an empty HOME."""
 
 from __future__ import annotations
 
