@@ -75,7 +75,7 @@ up: .venv/.installed ## Run a board here: server and embedded Postgres (ARGS="--
 demo: .venv/.installed ## Watch two agents hand each other work (ARGS=…)
 	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
 
-bench: .venv/.installed ## Measure the server against Postgres itself (ARGS=…)
+bench: .venv/.installed ## Measure start-up against Postgres itself (ARGS=…)
 	@$(VENV_PYTHON) bench/run.py $(ARGS)
 
 # --- Tests --------------------------------------------------------------------------------------
@@ -106,6 +106,7 @@ lint-imports: .venv/.installed
 
 lint-gen: .venv/.installed
 	@$(VENV_PYTHON) scripts/gen_protos.py --check
+	@$(VENV_PYTHON) scripts/gen_sync.py --check
 
 # The contract may grow but not break what main's last commit promised, when there is one. That
 # commit is read with today's settings, so that settings can move.
@@ -123,8 +124,9 @@ format: .venv/.installed .tools/.installed ## Format Python and proto files, fix
 	@.venv/bin/ruff format --quiet
 	@$(BUF) format --write
 
-gen: .venv/.installed ## Generate gen/ from proto/
+gen: .venv/.installed ## Generate gen/ from proto/, and the blocking SDK from the asyncio one
 	@$(VENV_PYTHON) scripts/gen_protos.py
+	@$(VENV_PYTHON) scripts/gen_sync.py
 
 clean: ## Remove environments, caches and builds; never a board's data
 	@rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
