@@ -5,8 +5,7 @@ the connection string logs in as. What is read or written on behalf of an agent 
 row-level security policies in the same transaction and the same round trip: psycopg's pipeline sends the
 statements together, and Postgres runs a pipeline up to its end as one transaction.
 
-The driver's errors end here: what leaves this module is one of `agentchat_db.exceptions`, or the driver's
-own class when it is a defect of ours.
+The driver's errors end here: what leaves this module is one of `agentchat_db.exceptions`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import psycopg_pool
 from psycopg.rows import namedtuple_row
 
 from agentchat_db import queries
-from agentchat_db.exceptions import DatabaseRefusal, DatabaseTimeout, DatabaseUnavailable
+from agentchat_db.exceptions import DatabaseDefect, DatabaseRefusal, DatabaseTimeout, DatabaseUnavailable
 
 # A row: an attribute for each column.
 Row: TypeAlias = Any
@@ -159,7 +158,7 @@ class Database:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turns the driver's expected errors into `agentchat_db.exceptions`."""
+    """Turns the driver's errors into `agentchat_db.exceptions`."""
     try:
         yield
     except psycopg_pool.PoolTimeout as error:
@@ -172,7 +171,7 @@ def translated_errors() -> Iterator[None]:
         if error.sqlstate == _REFUSAL:
             metadata = json.loads(error.diag.message_detail or "{}")
             raise DatabaseRefusal(error.diag.message_primary or "", metadata) from error
-        raise
+        raise DatabaseDefect(error.sqlstate, error.diag.message_primary) from None
 
 
 async def _run(

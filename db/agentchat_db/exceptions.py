@@ -35,6 +35,18 @@ class DatabaseRefusal(DatabaseError):
         self.metadata = metadata
 
 
+class DatabaseDefect(DatabaseError):
+    """Postgres refused a statement that should not fail: a defect of ours.
+
+    Says the SQLSTATE and Postgres' first line. The rest of its words may quote a row, and with it what an
+    agent wrote, so it is left out, of logs too.
+    """
+
+    def __init__(self, sqlstate: str | None, message: str | None) -> None:
+        super().__init__(f"{sqlstate}: {message}")
+        self.sqlstate = sqlstate
+
+
 class ExplainedError(DatabaseError):
     """An error whose message is its class's docstring, with its facts filled in."""
 

@@ -111,9 +111,10 @@ class Application:
         self._writer.open()
         self._streams.open()
         try:
-            port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            port = self._server.add_insecure_port(f"{host}:{settings.port}")
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {settings.host}:{settings.port}") from error
+            raise OSError(f"cannot listen on {settings.host} port {settings.port}") from error
         await self._server.start()
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

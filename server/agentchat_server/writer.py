@@ -25,12 +25,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import structlog
 
 from agentchat_db import queries
 from agentchat_db.database import Connection, Database, Row, translated_errors
-from agentchat_db.exceptions import DatabaseTimeout, DatabaseUnavailable
+from agentchat_db.exceptions import DatabaseDefect, DatabaseTimeout, DatabaseUnavailable
 from agentchat_server.refusals import Refusal
 from agentchat_server.settings import ServerSettings
 
@@ -159,7 +158,7 @@ class MessageWriter:
             rows = await self._send_until_known(connection, batch)
         except Refusal as refusal:
             _fail(batch, refusal)
-        except psycopg.Error as error:
+        except DatabaseDefect as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._settle(connection, batch[:middle])

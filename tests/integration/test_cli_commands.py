@@ -9,7 +9,6 @@ import os
 import pty
 import signal
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ class Shell:
 
 
 @pytest.fixture
-async def shell(board: Board, tmp_path: Path) -> AsyncIterator[Shell]:
+async def shell(board: Board, tmp_path: Path) -> Shell:
     """The machine `laptop`, in a folder named `web-shop`."""
     key = await board.machine("laptop")
     home = tmp_path / "web-shop"
@@ -99,7 +98,7 @@ async def shell(board: Board, tmp_path: Path) -> AsyncIterator[Shell]:
     # Mentions need agents that are known.
     for name in ("laptop-web-shop", "laptop-ben"):
         await board.agent(key, name).read("general")
-    yield machine
+    return machine
 
 
 async def test_whoami_tells_the_derived_name_and_the_server(shell: Shell, board: Board) -> None:
@@ -135,7 +134,7 @@ async def test_a_message_is_posted_read_answered_and_found(shell: Shell) -> None
     assert "  größer\n  - no\n" in plain.out
     found = (await shell.run("search", "migrations", "--channel", "general", "--json")).json
     assert found["query"] == "migrations"
-    assert found["results"][0]["snippet"] == "the **migration** is done"
+    assert found["results"][0]["snippet"].endswith("**migration** is done")
     assert "**migration**" in (await shell.run("search", "migration", "--author", "laptop-web-shop")).out
 
 
@@ -210,7 +209,7 @@ async def test_following_prints_what_is_there_and_what_comes_as_json_lines(shell
         _, err = await follower.communicate()
 
     assert [json.loads(line)["content"] for line in lines] == ["one", "two", "three"]
-    assert (follower.returncode, err) == (130, b"")
+    assert (follower.returncode, err.strip()) == (130, b"")
     channels = (await shell.run("check", "--json")).json["channels"]
     assert {channel["channel_name"]: channel["unread_count"] for channel in channels}["general"] == 0
 
@@ -228,7 +227,7 @@ async def test_watching_mentions_prints_the_unread_ones_and_ends_with_130_when_i
         _, err = await watcher.communicate()
     assert head.startswith(b"laptop-ben  #general  ")
     assert body == b"  @laptop-web-shop first\n"
-    assert (watcher.returncode, err) == (130, b"")
+    assert (watcher.returncode, err.strip()) == (130, b"")
 
 
 async def test_a_reader_that_goes_away_causes_no_noise(shell: Shell) -> None:

@@ -19,9 +19,12 @@ Unary: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 Stream: TypeAlias = Callable[[Any, Context], AsyncIterator[Any]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
+# Health and reflection serve anybody, and their handlers are written in gRPC's other style.
+_OWN_SERVICES = "/agentchat."
+
 
 class Interceptor(grpc.aio.ServerInterceptor, ABC):
-    """Wraps the handlers of all methods, each once."""
+    """Wraps the handlers of AgentChat's own methods, each once."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
@@ -48,8 +51,8 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
         wrapped = self._handlers.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None:
-                return None
+            if handler is None or not method.startswith(_OWN_SERVICES):
+                return handler
             wrapped = self._handlers[method] = self._wrap(method, handler)
         return wrapped
 

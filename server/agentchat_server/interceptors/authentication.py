@@ -21,8 +21,6 @@ NAME_HEADER = "x-agent-name"
 ADMIN_KEY_HEADER = "x-admin-key"
 
 _ADMIN_SERVICE = "/agentchat.v1.AdminService/"
-# Health and reflection serve anybody.
-_OWN_SERVICES = "/agentchat."
 
 
 class AuthenticationInterceptor(Interceptor):
@@ -33,9 +31,6 @@ class AuthenticationInterceptor(Interceptor):
         self._authenticator = authenticator
 
     def wrap_unary(self, method: str, handler: Unary) -> Unary:
-        if not method.startswith(_OWN_SERVICES):
-            return handler
-
         async def authenticated(request: Any, context: Context) -> Any:
             await self._identify(method, context)
             return await handler(request, context)
@@ -43,9 +38,6 @@ class AuthenticationInterceptor(Interceptor):
         return authenticated
 
     def wrap_stream(self, method: str, handler: Stream) -> Stream:
-        if not method.startswith(_OWN_SERVICES):
-            return handler
-
         async def authenticated(request: Any, context: Context) -> AsyncIterator[Any]:
             await self._identify(method, context)
             async for response in handler(request, context):
