@@ -30,6 +30,7 @@ NAMES = {
     "__anext__": "__next__",
     "StopAsyncIteration": "StopIteration",
     "_async": "_sync",
+    "async_invoke": "invoke",
     "async_sleep": "sleep",
     "open_async_channel": "open_channel",
 }

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from tests.board import Board, Cluster
 from tests.postgres15 import find_postgres15
 
 _numbers = itertools.count(1)
+
+# A shell's background job ignores Ctrl-C, and hands that down to what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Runs every test of a module once for each Postgres that is supported.
 on_both_postgres = pytest.mark.parametrize("cluster", ["18", "15"], indirect=True)

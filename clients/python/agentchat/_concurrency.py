@@ -16,7 +16,17 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 from grpc import aio
 
+from agentchat._channels import AsyncUnaryMethod, UnaryMethod
+
+Request = TypeVar("Request")
 R = TypeVar("R")
+
+Metadata = tuple[tuple[str, str], ...]
+"""What is sent along with a call."""
+
+
+class CallCancelledError(Exception):
+    """A call ended because the channel was closed, or because the other side cancelled it."""
 
 
 class SilentStreamError(Exception):
@@ -88,10 +98,12 @@ class AsyncStreamReader(Generic[R]):
         except TimeoutError:
             raise SilentStreamError from None
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._cancelled and task is not None and not task.cancelling():
+            if _task_is_cancelled():
+                raise
+            if self._cancelled:
                 raise StreamClosedError from None
-            raise
+            # grpc.aio takes a status CANCELLED of the other side for a cancellation of ours.
+            return None
         return None if response is aio.EOF else cast("R", response)
 
     def cancel(self) -> None:
@@ -173,6 +185,34 @@ class _Watchdog:
                 self.barked = True
                 self._call.cancel()
                 return
+
+
+async def async_invoke(
+    method: AsyncUnaryMethod[Request, R], request: Request, timeout: float, metadata: Metadata
+) -> R:
+    """Makes one call. Raises `grpc.RpcError`, or `CallCancelledError` when the channel was closed."""
+    try:
+        return await method(request, timeout=timeout, metadata=metadata)
+    except aio.UsageError as error:
+        raise CallCancelledError from error
+    except asyncio.CancelledError:
+        if _task_is_cancelled():
+            raise
+        raise CallCancelledError from None
+
+
+def invoke(method: UnaryMethod[Request, R], request: Request, timeout: float, metadata: Metadata) -> R:
+    """Makes one call. Raises `grpc.RpcError`, or `CallCancelledError` when the channel was closed."""
+    try:
+        return method(request, timeout=timeout, metadata=metadata)
+    except ValueError as error:
+        raise CallCancelledError from error
+
+
+def _task_is_cancelled() -> bool:
+    """Whether a CancelledError is meant for the running task, and not only for a call that it awaits."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 async def async_sleep(seconds: float) -> None:

@@ -58,8 +58,6 @@ def cli(context: click.Context, agent: str | None, project: str | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and exits."""
-    # gRPC writes what it thinks of lost connections to stderr by itself; we say it in our words.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its number instead of a traceback.
         reconfigure = getattr(stream, "reconfigure", None)

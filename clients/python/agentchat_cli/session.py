@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ class Session:
     @contextmanager
     def client(self) -> Iterator[AgentChatClient]:
         """The agent's access to the board, for the time of a `with` block."""
+        _quiet_grpc()
         from agentchat import AgentChatClient
 
         with AgentChatClient.from_config(
@@ -43,6 +45,7 @@ class Session:
 
         The key is configured, or else the one that `agentchat up` has left on this machine.
         """
+        _quiet_grpc()
         from agentchat import AdminClient
 
         config = Config.load()
@@ -53,6 +56,11 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session)
+
+
+def _quiet_grpc() -> None:
+    """Keeps gRPC from writing to stderr what it thinks of lost connections; we say it in our words."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _read_admin_key(path: Path) -> str | None:

@@ -12,7 +12,7 @@ import grpc
 
 from agentchat._backoff import Backoff, retry_delay
 from agentchat._channels import AsyncChannel, AsyncUnaryMethod, open_async_channel
-from agentchat._concurrency import async_sleep
+from agentchat._concurrency import CallCancelledError, Metadata, async_invoke, async_sleep
 from agentchat._failures import decode_failure
 from agentchat._requests import refused
 from agentchat.address import ServerAddress
@@ -58,7 +58,7 @@ class AsyncTransport:
     def __init__(
         self,
         address: ServerAddress,
-        metadata: tuple[tuple[str, str], ...],
+        metadata: Metadata,
         *,
         credentials: grpc.ChannelCredentials | None,
         timeout: float,
@@ -92,12 +92,13 @@ class AsyncTransport:
     def open_channel(self) -> AsyncChannel:
         """A connection of its own, which whoever asks for it closes."""
         if self._closed:
-            raise FailedPreconditionError("this client is closed")
+            raise _closed_error()
         return open_async_channel(self.address, self._credentials)
 
     def close_with(self, dependent: AsyncCloseable) -> None:
         """Has something closed when the transport is."""
-        self._dependents.add(dependent)
+        with self._opening:
+            self._dependents.add(dependent)
 
     async def call(
         self,
@@ -112,15 +113,16 @@ class AsyncTransport:
         `timeout` is in seconds and covers all tries; None means the client's. A call that is not
         `repeatable` is made once: what became of it cannot be known when the connection breaks.
         """
-        rpc = method(self.stubs)
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         backoff = Backoff(_FIRST_RETRY_AFTER, _LONGEST_RETRY_DELAY)
         attempts = self._max_attempts if repeatable else 1
         while True:
             remaining = max(deadline - time.monotonic(), 0.001)
             try:
-                return await rpc(request, timeout=remaining, metadata=self.metadata)
-            except grpc.RpcError as failure:
+                return await async_invoke(method(self.stubs), request, remaining, self.metadata)
+            except (grpc.RpcError, CallCancelledError) as failure:
+                if self._closed:
+                    raise _closed_error() from failure
                 error = self.decode(failure)
                 attempts = None if attempts is None else attempts - 1
                 delay = retry_delay(error, backoff, deadline - time.monotonic())
@@ -128,18 +130,31 @@ class AsyncTransport:
                     raise error from failure
             await async_sleep(delay)
 
-    def decode(self, failure: grpc.RpcError) -> AgentChatError:
+    def decode(self, failure: grpc.RpcError | CallCancelledError) -> AgentChatError:
         """The exception for a failed call."""
+        if isinstance(failure, CallCancelledError):
+            return AgentChatError(f"{self.address.target}: the call was cancelled", code="CANCELLED")
         return decode_failure(failure, self.address.target)
 
     async def close(self) -> None:
         """Ends the watches and the connection. Calls that are under way fail."""
+        await self._close_dependents()
         self._closed = True
-        for dependent in list(self._dependents):
-            await dependent.close()
+        # Those that were made in the meantime.
+        await self._close_dependents()
         with self._opening:
             channel, self._channel = self._channel, None
             # Calls after this one ask for the stubs again, and are refused.
             self._stubs = None
         if channel is not None:
             await channel.close()
+
+    async def _close_dependents(self) -> None:
+        with self._opening:
+            dependents = list(self._dependents)
+        for dependent in dependents:
+            await dependent.close()
+
+
+def _closed_error() -> FailedPreconditionError:
+    return FailedPreconditionError("this client is closed")

@@ -150,6 +150,10 @@ class AsyncWatch(Generic[Event]):
                 self._channel = self._transport.open_channel()
             call = self._open_stream(AsyncStubs(self._channel), self._cursor)
             self._reader = AsyncStreamReader(call, self._silence)
+            if self._stop.is_set:
+                # `close` came while this connected, and may not have seen it.
+                await self._disconnect()
+                raise StreamClosedError
         reader = self._reader
         response: _Response | None = None
         try:

@@ -151,6 +151,10 @@ class Watch(Generic[Event]):
                 self._channel = self._transport.open_channel()
             call = self._open_stream(Stubs(self._channel), self._cursor)
             self._reader = StreamReader(call, self._silence)
+            if self._stop.is_set:
+                # `close` came while this connected, and may not have seen it.
+                self._disconnect()
+                raise StreamClosedError
         reader = self._reader
         response: _Response | None = None
         try:
