@@ -90,6 +90,10 @@ def _start(version: str, folder: Path) -> Cluster:
             pytest.skip(reason)
     postgres = EmbeddedPostgres(folder, bin_dir=bin_dir)
     postgres.start()
-    postgres.ensure_database("board_template")
-    migrations.apply(postgres.dsn(dbname="board_template"))
+    try:
+        postgres.ensure_database("board_template")
+        migrations.apply(postgres.dsn(dbname="board_template"))
+    except BaseException:
+        postgres.stop()
+        raise
     return Cluster(version, postgres)
