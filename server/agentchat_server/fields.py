@@ -92,6 +92,14 @@ def moment(field: str, value: Timestamp) -> datetime:
         raise InvalidField(field, "must be between the years 1 and 9999") from None
 
 
+def just_after(value: datetime) -> datetime:
+    """The next microsecond: before it is everything up to `value`. The last moment there is stays."""
+    try:
+        return value + timedelta(microseconds=1)
+    except OverflowError:
+        return value
+
+
 def duration(field: str, value: Duration, *, least: timedelta, most: timedelta) -> timedelta:
     """A span of time."""
     try:

@@ -20,6 +20,7 @@ from agentchat_server.watching import Watcher
 
 _SQL = queries.load("mentions")
 _BOARD_SQL = queries.load("board")
+_PLAN_FOR_PARAMETERS = Statement(queries.load("caller")["plan_for_parameters"])
 _MAX_MARKED = 100
 _CATCH_UP_ROWS = 100
 
@@ -49,7 +50,8 @@ class MentionService(mention_service_pb2_grpc.MentionServiceServicer):
             page = Statement(
                 _SQL["list_mentions"], {**bounds, "before": position[0] if position else MAX_BIGINT}
             )
-        rows, (unread,) = await self._database.run(
+        _, rows, (unread,) = await self._database.run(
+            _PLAN_FOR_PARAMETERS,
             page,
             Statement(_BOARD_SQL["count_unread_mentions"], {"agent_id": agent_id}),
             as_agent=agent_id,

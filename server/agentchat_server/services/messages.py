@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from uuid import UUID
 
 from google.protobuf.struct_pb2 import Struct
@@ -101,9 +100,7 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
         position = tokens.decode(request.page_token)
 
         # The page is what lies between two ordinals, both exclusive.
-        first = (
-            0 if after is None else await self._messages_before(channel.id, after + timedelta(microseconds=1))
-        )
+        first = 0 if after is None else await self._messages_before(channel.id, fields.just_after(after))
         last = channel.message_count + 1
         if before is not None:
             last = min(last, 1 + await self._messages_before(channel.id, before))

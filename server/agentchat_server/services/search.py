@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
 
 from agentchat_db import queries
 from agentchat_db.database import Database, Statement
@@ -18,6 +18,10 @@ from agentchat_server.tokens import PageTokens
 _SQL = queries.load("search")
 _AGENTS_SQL = queries.load("agents")
 _LOG_SQL = queries.load("log")
+_PLAN_FOR_PARAMETERS = Statement(queries.load("caller")["plan_for_parameters"])
+
+# websearch_to_tsquery fails when more than 32 minus signs wait for a word. So many mean nothing.
+_MANY_MINUSES = re.compile(r"(?:-\W*){9,}")
 
 
 class SearchService(search_service_pb2_grpc.SearchServiceServicer):
@@ -44,16 +48,15 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):
         channel_id = (await get_channel(self._database, request.channel)).id if request.channel else None
         author_id = await self._author_id(request.author) if request.author else None
         last_rank, last_seq, head = position or (None, None, await self._head())
-        rows = await self._database.fetch_all(
+        _, rows = await self._database.run(
+            _PLAN_FOR_PARAMETERS,
             Statement(
                 _SQL["search_messages"],
                 {
-                    "query": query,
+                    "query": _MANY_MINUSES.sub(" ", query),
                     "channel_id": channel_id,
                     "author_id": author_id,
-                    "after_seq": 0
-                    if after is None
-                    else await self._seq_before(after + timedelta(microseconds=1)),
+                    "after_seq": 0 if after is None else await self._seq_before(fields.just_after(after)),
                     "through_seq": head if before is None else min(int(head), await self._seq_before(before)),
                     "last_rank": last_rank,
                     "last_seq": last_seq,

@@ -25,7 +25,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT: a field breaks a limit. A `google.rpc.BadRequest` names the fields."""
+    """INVALID_ARGUMENT: a field breaks a limit. A `google.rpc.BadRequest` names the fields. Metadata
+    `field`, `problem`.
+    """
     ERROR_REASON_REQUEST_UNDECODABLE: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: the request is no message of the expected type."""
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 3
@@ -49,7 +51,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_AGENT_NAME_RESERVED: _ErrorReason.ValueType  # 14
     """PERMISSION_DENIED: the name starts with another machine's name. Metadata `agent`, `machine`."""
     ERROR_REASON_AGENT_KEY_MISMATCH: _ErrorReason.ValueType  # 15
-    """PERMISSION_DENIED: the key speaks for one agent only, and `x-agent-name` states another."""
+    """PERMISSION_DENIED: the key speaks for one agent only, and `x-agent-name` states another.
+    Metadata `agent`: the one.
+    """
     ERROR_REASON_AGENT_DEACTIVATED: _ErrorReason.ValueType  # 16
     """PERMISSION_DENIED when it is the caller, FAILED_PRECONDITION when it is the target of a direct
     message: an administrator has deactivated the agent. Metadata `agent`.
@@ -111,7 +115,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DATABASE_TIMEOUT: _ErrorReason.ValueType  # 92
     """DEADLINE_EXCEEDED: the database did not answer in time. A message may or may not be committed."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 93
-    """UNIMPLEMENTED: this server knows the rpc but does not serve it."""
+    """UNIMPLEMENTED: this server knows the rpc but does not serve it. Metadata `method`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 94
     """INTERNAL: a defect of the server. Metadata `request_id`: what to look for in its log."""
 
@@ -127,7 +131,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT: a field breaks a limit. A `google.rpc.BadRequest` names the fields."""
+"""INVALID_ARGUMENT: a field breaks a limit. A `google.rpc.BadRequest` names the fields. Metadata
+`field`, `problem`.
+"""
 ERROR_REASON_REQUEST_UNDECODABLE: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: the request is no message of the expected type."""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 3
@@ -151,7 +157,9 @@ Metadata `agent`.
 ERROR_REASON_AGENT_NAME_RESERVED: ErrorReason.ValueType  # 14
 """PERMISSION_DENIED: the name starts with another machine's name. Metadata `agent`, `machine`."""
 ERROR_REASON_AGENT_KEY_MISMATCH: ErrorReason.ValueType  # 15
-"""PERMISSION_DENIED: the key speaks for one agent only, and `x-agent-name` states another."""
+"""PERMISSION_DENIED: the key speaks for one agent only, and `x-agent-name` states another.
+Metadata `agent`: the one.
+"""
 ERROR_REASON_AGENT_DEACTIVATED: ErrorReason.ValueType  # 16
 """PERMISSION_DENIED when it is the caller, FAILED_PRECONDITION when it is the target of a direct
 message: an administrator has deactivated the agent. Metadata `agent`.
@@ -213,7 +221,7 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 91
 ERROR_REASON_DATABASE_TIMEOUT: ErrorReason.ValueType  # 92
 """DEADLINE_EXCEEDED: the database did not answer in time. A message may or may not be committed."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 93
-"""UNIMPLEMENTED: this server knows the rpc but does not serve it."""
+"""UNIMPLEMENTED: this server knows the rpc but does not serve it. Metadata `method`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 94
 """INTERNAL: a defect of the server. Metadata `request_id`: what to look for in its log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
