@@ -114,10 +114,12 @@ def duration(field: str, value: Duration, *, least: timedelta, most: timedelta) 
 def metadata(value: Struct) -> str:
     """A message's metadata, as JSON. Whole numbers are written without a fraction."""
     try:
-        encoded = json.dumps(_plain_struct(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        plain = _plain_struct(value)
+        encoded = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         raise InvalidField("metadata", "numbers must be finite") from None
-    if len(encoded.encode()) > MAX_METADATA_BYTES:
+    # Postgres writes numbers out: 1e300 has 301 digits there.
+    if len(encoded.encode()) + _exponents(plain) > MAX_METADATA_BYTES:
         raise InvalidField("metadata", f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
     return encoded
 
@@ -151,6 +153,19 @@ def _plain(value: Value) -> Any:
             return [_plain(item) for item in value.list_value.values]
         case _:
             return None
+
+
+def _exponents(value: Any) -> int:
+    """The sum of the decimal exponents of all numbers that are written with one."""
+    match value:
+        case dict():
+            return sum(_exponents(item) for item in value.values())
+        case list():
+            return sum(_exponents(item) for item in value)
+        case float():
+            return abs(int(repr(value).partition("e")[2] or 0))
+        case _:
+            return 0
 
 
 def _spoken(span: timedelta) -> str:

@@ -87,6 +87,8 @@ async def test_an_agent_creates_at_most_20_channels(board: Board) -> None:
         ("metadata", as_struct({"n": math.nan})),
         ("metadata", as_struct({"n": math.inf})),
         ("metadata", as_struct({"long": "x" * 4096})),
+        ("metadata", as_struct({"wide": [1e300] * 500})),
+        ("metadata", as_struct({"narrow": [1e-300] * 500})),
         ("metadata", as_struct({"nul": "\x00"})),
         ("metadata", as_struct({"nul \x00": 1})),
     ],
