@@ -224,6 +224,7 @@ def _parameters(batch: Sequence[Post]) -> dict[str, list[Any]]:
         "parents": [post.parent for post in batch],
         "request_ids": [post.request_id for post in batch],
         "targets": [post.target for post in batch],
+        "hops": [0] * len(batch),
     }
 
 

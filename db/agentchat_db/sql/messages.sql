@@ -1,9 +1,10 @@
 -- name: send_batch
--- Posts a batch; see send_batch_v1 in the migrations.
+-- Posts a batch; see send_batch_v2 in the migrations.
 select *
-from agentchat.send_batch_v1(
+from agentchat.send_batch_v2(
     %(ids)b::uuid[], %(key_hashes)b::bytea[], %(authors)b::uuid[], %(channels)b::text[], %(contents)b::text[],
-    %(metadata)b::text[]::jsonb[], %(parents)b::uuid[], %(request_ids)b::uuid[], %(targets)b::text[]);
+    %(metadata)b::text[]::jsonb[], %(parents)b::uuid[], %(request_ids)b::uuid[], %(targets)b::text[],
+    %(hops)b::integer[]);
 
 -- name: get_message
 select * from agentchat.message_view where id = %(message_id)s;
