@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from agentchat_db import migrations
@@ -27,6 +28,10 @@ _numbers = itertools.count(1)
 # A shell's background job ignores Ctrl-C, and hands that down to what tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test is about time: how long an example takes says how busy the machine is.
+settings.register_profile("agentchat", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("agentchat")
 
 # Runs every test of a module once for each Postgres that is supported.
 on_both_postgres = pytest.mark.parametrize("cluster", ["18", "15"], indirect=True)

@@ -92,6 +92,15 @@ def moment(field: str, value: Timestamp) -> datetime:
         raise InvalidField(field, "must be between the years 1 and 9999") from None
 
 
+def upper_bound(field: str, value: Timestamp) -> datetime:
+    """A point in time that everything before it is wanted of, in UTC, rounded up to microseconds.
+
+    What Postgres knows to the microsecond is before a moment exactly when it is before this one.
+    """
+    cut = moment(field, value)
+    return cut if value.nanos % 1000 == 0 else just_after(cut)
+
+
 def just_after(value: datetime) -> datetime:
     """The next microsecond: before it is everything up to `value`. The last moment there is stays."""
     try:

@@ -15,9 +15,9 @@ import structlog
 
 from agentchat_db.database import Database
 from agentchat_db.exceptions import DatabaseError
-from agentchat_server.hub import Subscription
 from agentchat_server.identity import Caller, check_callers
 from agentchat_server.refusals import Refusal
+from agentchat_server.subscription import Subscription
 
 _CHECK_INTERVAL = 20.0
 _log = structlog.get_logger(__name__)

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from agentchat_server.hub import LogEvent, LogHub, Subscription
+from agentchat_server.hub import LogHub
 from agentchat_server.identity import Caller
 from agentchat_server.streams import StreamRegistry
+from agentchat_server.subscription import LogEvent, Subscription
 
 T = TypeVar("T")
 

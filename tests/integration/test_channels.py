@@ -351,6 +351,23 @@ async def test_marking_read_joins(board: Board) -> None:
     assert "project-x" in await listed(bob)
 
 
+async def test_marking_read_up_to_a_message_joins_with_nothing_unread(board: Board) -> None:
+    ada, bob = await board.agents("ada", "bob")
+    for number in range(3):
+        await ada.send("project-x", f"{number}")
+    marked = await mark_read(bob, "project-x", through_ordinal=1)
+    assert (marked.role, marked.unread_count) == (MEMBER, 0)
+
+
+async def test_the_board_of_an_agent_without_channels_still_counts_mentions(board: Board) -> None:
+    ada, bob = await board.agents("ada", "bob")
+    for name in FIRST:
+        await leave(bob, name)
+    await ada.send("general", f"@{bob.name} hello")
+    response = await get_board(bob)
+    assert (len(response.channels), response.unread_mention_count) == (0, 1)
+
+
 async def test_the_board_of_a_new_agent_has_its_empty_first_channels(board: Board) -> None:
     (ada,) = await board.agents("ada")
     response = await get_board(ada)

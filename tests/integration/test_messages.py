@@ -215,6 +215,9 @@ async def test_before_and_after_bound_a_page_by_time_exactly(board: Board) -> No
     assert await contents(after=sent[6].created_at) == ["7", "8", "9"]
     assert await contents(after=sent[2].created_at, before=sent[5].created_at) == ["3", "4"]
     assert await contents(before=sent[0].created_at) == []
+    later = Timestamp(seconds=sent[1].created_at.seconds, nanos=sent[1].created_at.nanos + 500)
+    assert await contents(before=later) == ["0", "1"]
+    assert await contents(after=later, before=sent[3].created_at) == ["2"]
     assert await contents(after=sent[9].created_at) == []
     future = Timestamp()
     future.FromDatetime(datetime.now(UTC) + timedelta(days=1))

@@ -230,7 +230,7 @@ def test_replies_are_read_from_their_index(planner: Planner) -> None:
 
 
 def test_the_board_reads_one_message_of_each_channel(planner: Planner) -> None:
-    nodes = planner.plan("board", "get_board")
+    nodes = planner.plan("board", "get_board", agent_id=planner.agent_id)
     (scan,) = on(nodes, "messages")
     assert scan["Node Type"] == "Index Scan"
     assert scan["Index Name"] == "messages_channel_id_ordinal_key"
@@ -239,7 +239,7 @@ def test_the_board_reads_one_message_of_each_channel(planner: Planner) -> None:
 
 
 def test_unread_mentions_are_counted_in_their_own_index(planner: Planner) -> None:
-    nodes = planner.plan("board", "count_unread_mentions", agent_id=planner.agent_id)
+    nodes = planner.plan("mentions", "count_unread_mentions", agent_id=planner.agent_id)
     assert indexes(nodes) == {"mentions_unread"}
     assert seq_scans(nodes) == set()
 

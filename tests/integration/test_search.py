@@ -111,6 +111,10 @@ async def test_before_and_after_bound_results_exactly(board: Board) -> None:
     assert await found(ada, "needle", after=times[4]) == []
     assert await found(ada, "needle", after=times[3], before=times[1]) == []
     assert len(await found(ada, "needle", after=Timestamp(), before=moved(times[4], microseconds=1))) == 5
+    # Half a microsecond more includes a message, half a microsecond does not exclude the next.
+    later = Timestamp(seconds=times[1].seconds, nanos=times[1].nanos + 500)
+    assert await found(ada, "needle", before=later) == ["needle 1", "needle 0"]
+    assert await found(ada, "needle", after=later) == ["needle 4", "needle 3", "needle 2"]
 
 
 async def test_the_first_and_the_last_moment_of_the_calendar_are_bounds_like_others(board: Board) -> None:
@@ -295,6 +299,9 @@ async def test_a_query_of_500_characters_is_taken(board: Board) -> None:
 async def test_odd_syntax_never_fails_and_finds_nothing_without_a_searchable_word(board: Board) -> None:
     (ada,) = await board.agents("ada")
     await ada.send("general", "the needle and the haystack, and it is all there")
+    await ada.send("general", "something else")
+    for query in ("-needle", "-the", '-"the needle"', "-needle -haystack", "-needle or -haystack", "-absent"):
+        assert await found(ada, query) == [], query
     for query in ("the", "and the of", "is it", "🎉", "!!!", '""', "-", "--", "or", "or or", '"', "()", "\\"):
         assert await found(ada, query) == [], query
     for query in (

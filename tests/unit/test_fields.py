@@ -131,6 +131,14 @@ def test_a_moment_outside_the_calendar_is_refused(seconds: int) -> None:
     assert problem(fields.moment, "before", stamp) == "before: must be between the years 1 and 9999"
 
 
+def test_an_upper_bound_is_rounded_up_to_microseconds() -> None:
+    second = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert fields.upper_bound("before", Timestamp(seconds=1)) == second
+    assert fields.upper_bound("before", Timestamp(seconds=1, nanos=1)) == second.replace(microsecond=1)
+    assert fields.upper_bound("before", Timestamp(seconds=1, nanos=1_000)) == second.replace(microsecond=1)
+    assert problem(fields.upper_bound, "before", Timestamp(nanos=-1)) == "before: must be a valid timestamp"
+
+
 def test_just_after_is_a_microsecond_later_while_there_is_one() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     assert fields.just_after(moment) - moment == timedelta(microseconds=1)

@@ -28,6 +28,17 @@ where c.id = %(channel_id)s
 on conflict (agent_id, channel_id) do update set read_ordinal = excluded.read_ordinal
     where p.read_ordinal < excluded.read_ordinal and %(read_ordinal)s::bigint is not null;
 
+-- name: mark_channel_read
+-- Marks the channel read up to an ordinal (null: to its end), never back. Whoever has not joined joins,
+-- and nothing of a channel just joined is unread.
+insert into agentchat.channel_memberships as p (agent_id, channel_id, read_ordinal)
+select %(agent_id)s, c.id, c.message_count
+from agentchat.channels c
+where c.id = %(channel_id)s
+on conflict (agent_id, channel_id) do update
+    set read_ordinal = least(%(read_ordinal)s::bigint, excluded.read_ordinal)
+    where p.read_ordinal < least(%(read_ordinal)s::bigint, excluded.read_ordinal);
+
 -- name: leave_channel
 delete from agentchat.channel_memberships
 where agent_id = %(agent_id)s and channel_id = %(channel_id)s;

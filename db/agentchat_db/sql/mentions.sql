@@ -43,3 +43,8 @@ update agentchat.mentions
 set read_at = clock_timestamp()
 where mentioned_agent_id = %(agent_id)s and id = any (%(mention_ids)s::uuid[]) and read_at is null
 returning id;
+
+-- name: count_unread_mentions
+select count(*) as unread_count
+from agentchat.mentions
+where mentioned_agent_id = %(agent_id)s and read_at is null;

@@ -18,7 +18,9 @@ from (
         select m.id, ts_rank(m.content_tsv, q.query) as rank
         from websearch_to_tsquery('english', %(query)s) as q (query)
         join agentchat.messages m on m.content_tsv @@ q.query
-        where m.seq <= %(through_seq)s
+        -- A query of exclusions only, which no index answers, finds nothing.
+        where querytree(q.query) not in ('', 'T')
+          and m.seq <= %(through_seq)s
           and m.seq > %(after_seq)s
           and (%(channel_id)s::uuid is null or m.channel_id = %(channel_id)s)
           and (%(author_id)s::uuid is null or m.author_agent_id = %(author_id)s)

@@ -22,12 +22,10 @@ class BoardService(board_service_pb2_grpc.BoardServiceServicer):
     async def GetBoard(self, request: pb.GetBoardRequest, context: Context) -> pb.GetBoardResponse:
         """Returns the caller's channels and the number of its unread mentions."""
         agent_id = current_caller().agent_id
-        rows, (mentions,) = await self._database.run(
-            Statement(_SQL["get_board"]),
-            Statement(_SQL["count_unread_mentions"], {"agent_id": agent_id}),
-            as_agent=agent_id,
+        rows = await self._database.fetch_all(
+            Statement(_SQL["get_board"], {"agent_id": agent_id}), as_agent=agent_id
         )
         return pb.GetBoardResponse(
-            channels=[conversion.board_channel(row) for row in rows],
-            unread_mention_count=mentions.unread_count,
+            channels=[conversion.board_channel(row) for row in rows if row.id is not None],
+            unread_mention_count=rows[0].unread_mention_count,
         )

@@ -114,8 +114,13 @@ class ChannelService(channel_service_pb2_grpc.ChannelServiceServicer):
         if through is not None and through < 1:
             raise InvalidField("through_ordinal", "must be 1 or more")
         row = await get_channel(self._database, request.channel)
-        read_ordinal = row.message_count if through is None else min(through, row.message_count)
-        row = await self._change(row.id, join_channel(row.id, read_ordinal=read_ordinal))
+        row = await self._change(
+            row.id,
+            Statement(
+                _SQL["mark_channel_read"],
+                {"agent_id": current_caller().agent_id, "channel_id": row.id, "read_ordinal": through},
+            ),
+        )
         return pb.MarkChannelReadResponse(channel=conversion.channel(row))
 
     async def _change(self, channel_id: UUID, change: Statement) -> Row:

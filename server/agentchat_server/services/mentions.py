@@ -10,16 +10,15 @@ from agentchat_db.database import Database, Row, Statement
 from agentchat_proto.v1 import mention_pb2, mention_service_pb2_grpc
 from agentchat_proto.v1 import mention_service_pb2 as pb
 from agentchat_server import conversion, fields
-from agentchat_server.hub import LogEvent
 from agentchat_server.identity import Caller, current_caller
 from agentchat_server.interceptors import Context
 from agentchat_server.refusals import InvalidField, Refusal
 from agentchat_server.services.messages import PAGE_BYTES
+from agentchat_server.subscription import LogEvent
 from agentchat_server.tokens import MAX_BIGINT, PageTokens
 from agentchat_server.watching import Watcher
 
 _SQL = queries.load("mentions")
-_BOARD_SQL = queries.load("board")
 _PLAN_FOR_PARAMETERS = Statement(queries.load("caller")["plan_for_parameters"])
 _MAX_MARKED = 100
 _CATCH_UP_ROWS = 100
@@ -53,7 +52,7 @@ class MentionService(mention_service_pb2_grpc.MentionServiceServicer):
         _, rows, (unread,) = await self._database.run(
             _PLAN_FOR_PARAMETERS,
             page,
-            Statement(_BOARD_SQL["count_unread_mentions"], {"agent_id": agent_id}),
+            Statement(_SQL["count_unread_mentions"], {"agent_id": agent_id}),
             as_agent=agent_id,
         )
         more = bool(rows) and rows[0].found > len(rows[:limit])

@@ -13,12 +13,12 @@ from agentchat_db.database import Database, Row, Statement
 from agentchat_proto.v1 import message_service_pb2 as pb
 from agentchat_proto.v1 import message_service_pb2_grpc
 from agentchat_server import conversion, fields
-from agentchat_server.hub import LogEvent
 from agentchat_server.identity import Caller, current_caller
 from agentchat_server.interceptors import Context
 from agentchat_server.posting import post_message
 from agentchat_server.refusals import InvalidField, Refusal
 from agentchat_server.services.channels import DIRECT_MESSAGES, get_channel, join_channel
+from agentchat_server.subscription import LogEvent
 from agentchat_server.tokens import PageTokens
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter
@@ -92,7 +92,7 @@ class MessageService(message_service_pb2_grpc.MessageServiceServicer):
             raise InvalidField("direction", "must be one of the known directions")
         forward = request.direction == pb.PAGE_DIRECTION_FORWARD
         limit = fields.page_size(request.page_size, default=20, maximum=200)
-        before = fields.moment("before", request.before) if request.HasField("before") else None
+        before = fields.upper_bound("before", request.before) if request.HasField("before") else None
         after = fields.moment("after", request.after) if request.HasField("after") else None
 
         channel = await get_channel(self._database, request.channel)

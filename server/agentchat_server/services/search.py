@@ -21,7 +21,7 @@ _LOG_SQL = queries.load("log")
 _PLAN_FOR_PARAMETERS = Statement(queries.load("caller")["plan_for_parameters"])
 
 # websearch_to_tsquery fails when more than 32 minus signs wait for a word. So many mean nothing.
-_MANY_MINUSES = re.compile(r"(?:-\W*){9,}")
+_MANY_MINUSES = re.compile(r"(?:-[^\w-]*){9,}")
 
 
 class SearchService(search_service_pb2_grpc.SearchServiceServicer):
@@ -40,7 +40,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):
         """
         query = fields.query(request.query)
         limit = fields.page_size(request.page_size, default=20, maximum=50)
-        before = fields.moment("before", request.before) if request.HasField("before") else None
+        before = fields.upper_bound("before", request.before) if request.HasField("before") else None
         after = fields.moment("after", request.after) if request.HasField("after") else None
         tokens = PageTokens("search", "fqq", query, request.channel, request.author, before, after)
         position = tokens.decode(request.page_token)

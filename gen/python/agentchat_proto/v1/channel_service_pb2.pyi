@@ -292,7 +292,8 @@ class MarkChannelReadRequest(_message.Message):
     """Name of the channel. Required."""
     through_ordinal: _builtins.int
     """Ordinal of the last message that counts as read, 1 or more; more than the channel holds means
-    its end. Absent: the channel's end.
+    its end. Absent: the channel's end. Without effect for a caller that joins by this call, since
+    nothing of a channel just joined is unread.
     """
     def __init__(
         self,

@@ -49,7 +49,7 @@ class SearchServiceServicer(object):
     def SearchMessages(self, request, context):
         """Full-text search over all messages, English stemming. The query has the syntax of web search
         engines: words are all required, `"a phrase"`, `or`, `-without`. Never fails on a query's syntax;
-        a query without a searchable word finds nothing.
+        a query without a word to find, such as one of exclusions only, finds nothing.
 
         Best rank first, newest first among equals. Pages are stable: they show the log as it was when
         the first page was read.

@@ -36,7 +36,7 @@ class SearchServiceStub:
     SearchMessages: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchMessagesRequest, _search_service_pb2.SearchMessagesResponse]
     """Full-text search over all messages, English stemming. The query has the syntax of web search
     engines: words are all required, `"a phrase"`, `or`, `-without`. Never fails on a query's syntax;
-    a query without a searchable word finds nothing.
+    a query without a word to find, such as one of exclusions only, finds nothing.
 
     Best rank first, newest first among equals. Pages are stable: they show the log as it was when
     the first page was read.
@@ -53,7 +53,7 @@ class SearchServiceAsyncStub(SearchServiceStub):
     SearchMessages: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchMessagesRequest, _search_service_pb2.SearchMessagesResponse]  # type: ignore[assignment]
     """Full-text search over all messages, English stemming. The query has the syntax of web search
     engines: words are all required, `"a phrase"`, `or`, `-without`. Never fails on a query's syntax;
-    a query without a searchable word finds nothing.
+    a query without a word to find, such as one of exclusions only, finds nothing.
 
     Best rank first, newest first among equals. Pages are stable: they show the log as it was when
     the first page was read.
@@ -73,7 +73,7 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_search_service_pb2.SearchMessagesResponse, _abc.Awaitable[_search_service_pb2.SearchMessagesResponse]]:
         """Full-text search over all messages, English stemming. The query has the syntax of web search
         engines: words are all required, `"a phrase"`, `or`, `-without`. Never fails on a query's syntax;
-        a query without a searchable word finds nothing.
+        a query without a word to find, such as one of exclusions only, finds nothing.
 
         Best rank first, newest first among equals. Pages are stable: they show the log as it was when
         the first page was read.
