@@ -8,6 +8,7 @@ connections close.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -36,6 +37,7 @@ from agentchat_proto.v1 import (
 )
 from agentchat_server.hub import LogHub
 from agentchat_server.identity import Authenticator
+from agentchat_server.interceptors import MethodTable
 from agentchat_server.interceptors.authentication import AuthenticationInterceptor
 from agentchat_server.interceptors.errors import ErrorInterceptor
 from agentchat_server.interceptors.logging import LoggingInterceptor
@@ -142,29 +144,26 @@ class Application:
         self._streams.check_soon()
 
     def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            interceptors=(
-                LoggingInterceptor(),
-                ErrorInterceptor(),
-                AuthenticationInterceptor(self._authenticator),
-            ),
-            options=_OPTIONS,
+        methods: Any = MethodTable(
+            (LoggingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(self._authenticator))
         )
         database = self._database
         watcher = Watcher(self._hub, self._streams, self._settings.checkpoint_interval)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(database), server)
-        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(database), server)
-        board_service_pb2_grpc.add_BoardServiceServicer_to_server(BoardService(database), server)
-        channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), server)
-        file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(database), methods)
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(database), methods)
+        board_service_pb2_grpc.add_BoardServiceServicer_to_server(BoardService(database), methods)
+        channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), methods)
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), methods)
         mention_service_pb2_grpc.add_MentionServiceServicer_to_server(
-            MentionService(database, watcher), server
+            MentionService(database, watcher), methods
         )
         message_service_pb2_grpc.add_MessageServiceServicer_to_server(
-            MessageService(database, self._writer, watcher), server
+            MessageService(database, self._writer, watcher), methods
         )
-        search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(database), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(database), methods)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, methods)
         names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(names, methods)
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers((methods,))
         return server

@@ -60,7 +60,7 @@ class LogHub:
     async def open(self) -> None:
         """Starts to follow the log from its present end."""
         connection = await self._connect()
-        await self._find_head(connection)
+        self.log_id, self.head = await self._position(connection)
         self._follower = asyncio.create_task(self._follow(connection))
 
     async def close(self) -> None:
@@ -155,11 +155,12 @@ class LogHub:
             await connection.execute("listen agentchat_identities")
         return connection
 
-    async def _find_head(self, connection: Connection) -> None:
+    async def _position(self, connection: Connection) -> tuple[UUID, int]:
+        """The log and its head as the database has them."""
         with translated_errors():
             cursor = await connection.execute(_SQL["get_log_position"])
             (row,) = await cursor.fetchall()
-        self.log_id, self.head = row.log_id, row.seq
+        return row.log_id, row.seq
 
     async def _follow(self, connection: Connection) -> None:
         """Reads on until cancelled, over any number of lost connections."""
@@ -170,10 +171,11 @@ class LogHub:
                     connection = await self._connect()
                     # What was announced meanwhile, nobody heard.
                     self._on_identities_changed()
+                announced = 0
                 while True:
-                    await self._read_new(connection)
+                    await self._read_new(connection, announced)
                     delay = 0.05
-                    await self._hear(connection)
+                    announced = await self._hear(connection)
             except asyncio.CancelledError:
                 await connection.close()
                 raise
@@ -185,28 +187,37 @@ class LogHub:
             await asyncio.sleep(delay)
             delay = min(delay * 2, 1.0)
 
-    async def _hear(self, connection: Connection) -> None:
-        """Returns when the log has grown, or it is time to look."""
-        grown = False
-        while not grown:
-            grown = True
+    async def _hear(self, connection: Connection) -> int:
+        """Returns when the log has grown, with its new head, or when it is time to look, with 0."""
+        while True:
             with translated_errors():
-                async for notification in connection.notifies(
-                    timeout=self._settings.hub_poll_interval, stop_after=1
-                ):
-                    if notification.channel == "agentchat_identities":
-                        self._on_identities_changed()
-                    # Of a burst of batches, the first read may have covered them all.
-                    grown = notification.payload == "" or int(notification.payload) > self.head
+                heard = [
+                    notification
+                    async for notification in connection.notifies(
+                        timeout=self._settings.hub_poll_interval, stop_after=1
+                    )
+                ]
+            if any(notification.channel == "agentchat_identities" for notification in heard):
+                self._on_identities_changed()
+            announced = max((int(notification.payload or 0) for notification in heard), default=0)
+            # Of a burst of batches, the first read may have covered them all.
+            if not heard or announced > self.head:
+                return announced
 
-    async def _read_new(self, connection: Connection) -> None:
-        """Reads and offers everything behind the head."""
+    async def _read_new(self, connection: Connection, announced: int) -> None:
+        """Reads and offers everything behind the head. `announced` is a head that is known, or 0."""
         if not self._is_followed():
             # Nobody wants the rows, and there is nothing in the ring that a stream came for.
             self._ring.clear()
             self._ring_bytes = 0
-            await self._find_head(connection)
-            return
+            if announced > self.head:
+                self.head = announced
+                return
+            position = await self._position(connection)
+            if not self._is_followed():
+                self.log_id, self.head = position
+                return
+            # A stream has come meanwhile, and expects everything behind the head that it saw.
         while True:
             with translated_errors():
                 async with connection.pipeline():

@@ -7,12 +7,14 @@ import sys
 
 import structlog
 
+from agentchat_server.calls import add_call
+
 
 def configure_logs(level: str) -> None:
     """Sends the logs of this process to stderr, from a level on: debug, info, warning or error."""
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_call,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -34,6 +34,7 @@ from agentchat_server.refusals import Refusal
 from agentchat_server.settings import ServerSettings
 
 _SQL = queries.load("messages")
+_QUIET_TURNS = 2
 _log = structlog.get_logger(__name__)
 
 
@@ -78,6 +79,8 @@ class MessageWriter:
         self._queue: deque[Post] = deque()
         self._queued_bytes = 0
         self._idle: deque[asyncio.Future[None]] = deque()
+        # How many batches are under way.
+        self._writing = 0
         self._closing = False
         self._writers: list[asyncio.Task[None]] = []
 
@@ -106,7 +109,9 @@ class MessageWriter:
             raise Refusal("WRITE_QUEUE_FULL", retry_after=0.5)
         self._queue.append(post)
         self._queued_bytes += post.size
-        self._wake_one()
+        # While a batch is under way, the next may grow, until it is worth to be under way beside it.
+        if not self._writing or len(self._queue) >= self._settings.batch_rows:
+            self._wake_one()
         return await post.outcome
 
     def _wake_one(self) -> None:
@@ -119,6 +124,17 @@ class MessageWriter:
     def _wake_all(self) -> None:
         while self._idle:
             self._wake_one()
+
+    async def _let_calls_join(self) -> None:
+        """Lets the calls that the event loop has begun to serve put in their messages too.
+
+        No timer: it ends when a few turns of the loop have added none.
+        """
+        quiet = 0
+        while quiet < _QUIET_TURNS and 0 < len(self._queue) < self._settings.batch_rows:
+            waiting = len(self._queue)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == waiting else 0
 
     def _take_batch(self) -> list[Post]:
         batch: list[Post] = []
@@ -138,17 +154,18 @@ class MessageWriter:
         connection = _KeptConnection(self._database)
         try:
             while True:
+                await self._let_calls_join()
                 batch = self._take_batch()
                 if batch:
+                    self._writing += 1
                     await self._settle(connection, batch)
+                    self._writing -= 1
                 elif self._closing:
                     return
                 else:
                     sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._idle.append(sleeper)
                     await sleeper
-                    # Lets the calls that are ready at this moment put in their messages too.
-                    await asyncio.sleep(0)
         finally:
             await connection.close()
 

@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
@@ -26,6 +25,7 @@ from agentchat_proto.v1 import (
     search_service_pb2,
 )
 from agentchat_server.application import SERVICE_NAMES
+from agentchat_server.calls import add_call
 from tests.board import Board, Failure, Stubs
 
 SERVICE_MODULES: tuple[Any, ...] = (
@@ -142,7 +142,7 @@ async def test_a_defect_tells_its_request_id_and_nothing_else(board: Board) -> N
     )
     request = message_service_pb2.SendMessageRequest(channel="general", content="poison")
     with (
-        capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logged,
+        capture_logs(processors=[add_call]) as logged,
         pytest.raises(Failure) as failure,
     ):
         await stubs.messages.SendMessage(request)

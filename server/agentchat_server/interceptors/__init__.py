@@ -1,13 +1,15 @@
 """What every call passes on its way to a service: logging, then errors, then authentication.
 
-gRPC asks the chain of interceptors for a handler at every call. An `Interceptor` here builds the wrapped
-handler of a method once and keeps it, so that a call costs the wrappers and nothing else.
+An `Interceptor` wraps a handler. `MethodTable` has every method of the server wrapped once, so that a call
+costs the wrappers and nothing else. gRPC's own interceptors would be asked for a handler at every call, in a
+coroutine each. And it would wait for one future a method, again at every call, if the methods were registered
+one by one, as the generated `add_…_to_server` do; the table registers as one generic handler.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -23,11 +25,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _OWN_SERVICES = "/agentchat."
 
 
-class Interceptor(grpc.aio.ServerInterceptor, ABC):
-    """Wraps the handlers of AgentChat's own methods, each once."""
-
-    def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}
+class Interceptor(ABC):
+    """Wraps handlers."""
 
     @abstractmethod
     def wrap_unary(self, method: str, handler: Unary) -> Unary:
@@ -41,37 +40,61 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
         """Wraps what makes requests of bytes."""
         return deserializer
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Called by gRPC for every call. None: no such method, which gRPC answers with UNIMPLEMENTED."""
+
+class MethodTable(grpc.GenericRpcHandler):
+    """The methods of a server, AgentChat's own wrapped in interceptors, of which the first is the outermost.
+
+    Hand it to the generated `add_…_to_server` functions in place of the server, and then to the server.
+    """
+
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        self._interceptors = interceptors
+        self._services: list[grpc.GenericRpcHandler] = []
+        self._handlers: dict[str, Handler] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Takes a service, as `grpc.aio.Server` would."""
+        self._services.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
+        """Takes nothing: these are the handlers of `add_generic_rpc_handlers` once more."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler of a method, None when there is none, which gRPC answers with UNIMPLEMENTED."""
         method = handler_call_details.method
-        wrapped = self._handlers.get(method)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None or not method.startswith(_OWN_SERVICES):
-                return handler
-            wrapped = self._handlers[method] = self._wrap(method, handler)
-        return wrapped
+        known = self._handlers.get(method)
+        return self._find(method, handler_call_details) if known is None else known
+
+    def _find(self, method: str, details: grpc.HandlerCallDetails) -> Handler | None:
+        for service in self._services:
+            handler = service.service(details)
+            if handler is not None:
+                wrapped = self._wrap(method, handler) if method.startswith(_OWN_SERVICES) else handler
+                self._handlers[method] = wrapped
+                return wrapped
+        return None
 
     def _wrap(self, method: str, handler: Any) -> Handler:
-        deserializer = handler.request_deserializer and self.wrap_deserializer(handler.request_deserializer)
+        deserializer = handler.request_deserializer
+        unary = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        stream = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        for interceptor in reversed(self._interceptors):
+            deserializer = interceptor.wrap_deserializer(deserializer)
+            if handler.response_streaming:
+                stream = interceptor.wrap_stream(method, stream)
+            else:
+                unary = interceptor.wrap_unary(method, unary)
         make: Any
-        wrapped: Any
         match handler.request_streaming, handler.response_streaming:
             case False, False:
                 make = grpc.unary_unary_rpc_method_handler
-                wrapped = self.wrap_unary(method, handler.unary_unary)
             case True, False:
                 make = grpc.stream_unary_rpc_method_handler
-                wrapped = self.wrap_unary(method, handler.stream_unary)
             case False, True:
                 make = grpc.unary_stream_rpc_method_handler
-                wrapped = self.wrap_stream(method, handler.unary_stream)
             case _:
                 make = grpc.stream_stream_rpc_method_handler
-                wrapped = self.wrap_stream(method, handler.stream_stream)
-        result: Handler = make(wrapped, deserializer, handler.response_serializer)
-        return result
+        wrapped: Handler = make(
+            stream if handler.response_streaming else unary, deserializer, handler.response_serializer
+        )
+        return wrapped

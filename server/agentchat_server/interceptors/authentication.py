@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from structlog.contextvars import bind_contextvars
-
+from agentchat_server.calls import current_call
 from agentchat_server.identity import (
     Authenticator,
     hash_key,
@@ -32,27 +31,29 @@ class AuthenticationInterceptor(Interceptor):
 
     def wrap_unary(self, method: str, handler: Unary) -> Unary:
         async def authenticated(request: Any, context: Context) -> Any:
-            await self._identify(method, context)
+            await self._identify(method)
             return await handler(request, context)
 
         return authenticated
 
     def wrap_stream(self, method: str, handler: Stream) -> Stream:
         async def authenticated(request: Any, context: Context) -> AsyncIterator[Any]:
-            await self._identify(method, context)
+            await self._identify(method)
             async for response in handler(request, context):
                 yield response
 
         return authenticated
 
-    async def _identify(self, method: str, context: Context) -> None:
-        stated = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    async def _identify(self, method: str) -> None:
+        call = current_call()
+        if call is None:
+            raise AssertionError("the logging interceptor comes first")
         if method.startswith(_ADMIN_SERVICE):
-            admin_key = stated.get(ADMIN_KEY_HEADER)
+            admin_key = call.text(ADMIN_KEY_HEADER)
             if not admin_key:
                 raise Refusal("ADMIN_KEY_MISSING")
             set_current_admin_key_hash(hash_key(admin_key))
         else:
-            caller = await self._authenticator.authenticate(stated.get(KEY_HEADER), stated.get(NAME_HEADER))
+            caller = await self._authenticator.authenticate(call.text(KEY_HEADER), call.text(NAME_HEADER))
             set_current_caller(caller)
-            bind_contextvars(agent=caller.name)
+            call.agent = caller.name

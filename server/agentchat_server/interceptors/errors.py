@@ -13,11 +13,10 @@ from typing import Any, NoReturn
 
 import structlog
 from google.protobuf.message import DecodeError
-from structlog.contextvars import get_contextvars
 
 from agentchat_db.exceptions import DatabaseRefusal, DatabaseTimeout, DatabaseUnavailable
+from agentchat_server.calls import REQUEST_ID_HEADER, current_call
 from agentchat_server.interceptors import Context, Interceptor, Stream, Unary
-from agentchat_server.interceptors.logging import REQUEST_ID_HEADER
 from agentchat_server.refusals import Refusal
 
 _STATUS_HEADER = "grpc-status-details-bin"
@@ -77,7 +76,8 @@ async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
-    request_id: str = get_contextvars().get("request_id", "")
+    call = current_call()
+    request_id = "" if call is None else call.request_id
     refusal = _as_refusal(error, request_id)
     status = refusal.to_status()
     await context.abort(

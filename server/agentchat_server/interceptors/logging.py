@@ -1,36 +1,30 @@
 """One log line a call, with a request id that the caller sees too when the call fails.
 
-The id is the caller's `x-request-id`, or made here; it is bound to every line that the call logs and sent
-back as trailing metadata. Calls that succeed are logged at debug level, streams and failures at info.
+Calls that succeed are logged at debug level, streams and failures at info.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import structlog
-from structlog.contextvars import bind_contextvars
 
+from agentchat_server.calls import Call, set_current_call
 from agentchat_server.interceptors import Context, Interceptor, Stream, Unary
 
-REQUEST_ID_HEADER = "x-request-id"
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _log = structlog.get_logger("agentchat_server.calls")
 
 
 class LoggingInterceptor(Interceptor):
-    """Logs calls."""
+    """Notes which call the task serves, and logs its end."""
 
     def wrap_unary(self, method: str, handler: Unary) -> Unary:
         async def logged(request: Any, context: Context) -> Any:
             start = time.perf_counter()
-            _bind(method, context)
+            set_current_call(Call(method, context.invocation_metadata() or ()))
             try:
                 response = await handler(request, context)
             except BaseException:
@@ -44,7 +38,7 @@ class LoggingInterceptor(Interceptor):
     def wrap_stream(self, method: str, handler: Stream) -> Stream:
         async def logged(request: Any, context: Context) -> AsyncIterator[Any]:
             start = time.perf_counter()
-            _bind(method, context)
+            set_current_call(Call(method, context.invocation_metadata() or ()))
             _log.info("stream opened")
             try:
                 async for response in handler(request, context):
@@ -53,15 +47,6 @@ class LoggingInterceptor(Interceptor):
                 _log_end(context, start)
 
         return logged
-
-
-def _bind(method: str, context: Context) -> None:
-    stated = next(
-        (value for key, value in context.invocation_metadata() or () if key == REQUEST_ID_HEADER),
-        None,
-    )
-    known = isinstance(stated, str) and _REQUEST_ID.fullmatch(stated)
-    bind_contextvars(request_id=stated if known else secrets.token_hex(8), method=method)
 
 
 def _log_end(context: Context, start: float) -> None:
