@@ -18,6 +18,8 @@ from agentchat_server.refusals import InvalidField
 
 MAX_CONTENT = 32_000
 MAX_METADATA_BYTES = 4 * 1024
+# protobuf refuses to read a message that is nested deeper than 100, and a level of JSON takes up to three.
+MAX_METADATA_DEPTH = 16
 MAX_DESCRIPTION = 500
 MAX_QUERY = 500
 
@@ -122,8 +124,8 @@ def duration(field: str, value: Duration, *, least: timedelta, most: timedelta) 
 
 def metadata(value: Struct) -> str:
     """A message's metadata, as JSON. Whole numbers are written without a fraction."""
+    plain = _plain_struct(value, 1)
     try:
-        plain = _plain_struct(value)
         encoded = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         raise InvalidField("metadata", "numbers must be finite") from None
@@ -133,8 +135,10 @@ def metadata(value: Struct) -> str:
     return encoded
 
 
-def _plain_struct(value: Struct) -> dict[str, Any]:
-    return {_plain_text(key): _plain(field) for key, field in value.fields.items()}
+def _plain_struct(value: Struct, depth: int) -> dict[str, Any]:
+    if depth > MAX_METADATA_DEPTH:
+        raise InvalidField("metadata", f"must be nested at most {MAX_METADATA_DEPTH} levels deep")
+    return {_plain_text(key): _plain(field, depth) for key, field in value.fields.items()}
 
 
 def _plain_text(value: str) -> str:
@@ -143,7 +147,7 @@ def _plain_text(value: str) -> str:
     return value
 
 
-def _plain(value: Value) -> Any:
+def _plain(value: Value, depth: int) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
@@ -157,9 +161,11 @@ def _plain(value: Value) -> Any:
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            return _plain_struct(value.struct_value)
+            return _plain_struct(value.struct_value, depth + 1)
         case "list_value":
-            return [_plain(item) for item in value.list_value.values]
+            if depth >= MAX_METADATA_DEPTH:
+                raise InvalidField("metadata", f"must be nested at most {MAX_METADATA_DEPTH} levels deep")
+            return [_plain(item, depth + 1) for item in value.list_value.values]
         case _:
             return None
 

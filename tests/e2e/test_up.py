@@ -124,6 +124,17 @@ def test_up_makes_keys_and_config_that_only_their_owner_reads(home: Home, up: Up
     assert all(len(line) <= 80 for line in up.greeting.splitlines() if "/" not in line)
 
 
+def test_up_elsewhere_says_how_to_use_the_admin_key_that_is_kept_there(home: Home, tmp_path: Path) -> None:
+    running = home.start("--data-dir", str(tmp_path / "else where"))
+    try:
+        found = re.search(r'AGENTCHAT_ADMIN_KEY="\$\(cat (.+)\)" .* admin keys create', running.greeting)
+        assert found, running.greeting
+        (key_file,) = shlex.split(found[1])
+        home.run("admin", "keys", "list", AGENTCHAT_ADMIN_KEY=Path(key_file).read_text().strip())
+    finally:
+        running.stop()
+
+
 def test_a_second_up_on_the_same_folder_says_that_one_is_running(home: Home, up: Up) -> None:
     second = home.run("up", "--grpc-port", "0", code=1)
     assert "already runs on" in second.stderr

@@ -130,6 +130,30 @@ async def test_a_machine_has_at_most_200_agents(board: Board) -> None:
     assert (failure.code, failure.reason) == (StatusCode.RESOURCE_EXHAUSTED, "AGENT_LIMIT_REACHED")
     await board.admin.RemoveAgent(admin.RemoveAgentRequest(agent="farm-7"))
     await board.agent(key, "farm-200").agents.GetCurrentAgent(WHO)
+    # One that was removed counts when it comes back.
+    failure = await refusal(board.agent(key, "farm-7").agents.GetCurrentAgent(WHO))
+    assert failure.reason == "AGENT_LIMIT_REACHED"
+    await board.agent(key, "farm-8").agents.GetCurrentAgent(WHO)
+
+
+async def test_when_an_agent_was_seen_is_noted_at_most_every_30_seconds(
+    database_url: str, owner_url: str
+) -> None:
+    async with Board.serve(database_url, owner_url, identity_cache_time=0.0) as board:
+        (ada,) = await board.agents("ada")
+
+        async def seen() -> object:
+            return (await ada.agents.GetCurrentAgent(WHO)).agent.last_seen_at
+
+        first = await seen()
+        assert await seen() == first
+        async with board.sql() as connection:
+            await connection.execute(
+                "update agentchat.agents set last_seen_at = now() - interval '31 seconds'"
+            )
+        later = await seen()
+        assert later != first
+        assert await seen() == later
 
 
 async def _until_refused(agent: Agent) -> None:

@@ -36,6 +36,9 @@ CASES: list[tuple[str, list[str], list[str]]] = [
     ("@server\n@gpu-box", ["server", "gpu-box"], []),
     ("**@server** and _@gpu-box_", ["server", "gpu-box"], []),
     ("@server_api", [], []),
+    ("@server-@gpu-box", ["server", "gpu-box"], []),
+    ("@server,@gpu-box/@server-api", ["server", "gpu-box", "server-api"], []),
+    ("__@server__-@gpu-box", ["server", "gpu-box"], []),
     # Not inside a word.
     ("ops@server.com", [], []),
     ("a@server", [], []),

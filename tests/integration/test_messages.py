@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from agentchat_proto.v1 import admin_service_pb2, channel_pb2, message_service_pb2
 from agentchat_proto.v1.channel_service_pb2 import GetChannelRequest
+from agentchat_proto.v1.search_service_pb2 import SearchMessagesRequest
 from tests.board import Agent, Board, Failure, as_struct
 from tests.conftest import on_both_postgres
 
@@ -66,6 +68,34 @@ async def test_an_agent_creates_at_most_20_channels(board: Board) -> None:
     await bob.send("lounge-20", "somebody else may")
 
 
+def nested(levels: int, *, lists: bool = False) -> Struct:
+    """Metadata that nests objects, or lists in one object, so many levels deep."""
+    value: dict[str, Any] = {}
+    inner: Any = value
+    for _ in range(levels - 1):
+        step: Any = [] if lists else {}
+        inner.append(step) if isinstance(inner, list) else inner.update(a=step)
+        inner = step
+    return as_struct(value)
+
+
+@pytest.mark.parametrize("lists", [False, True])
+async def test_the_deepest_metadata_comes_back_through_every_call(board: Board, lists: bool) -> None:
+    (ada,) = await board.agents("ada")
+    deepest = nested(16, lists=lists)
+    async with ada.watch_messages() as watch:
+        await watch.until_live()
+        sent = await ada.messages.SendMessage(
+            message_service_pb2.SendMessageRequest(channel="general", content="needle", metadata=deepest)
+        )
+        received = await watch.next_event()
+    request = SearchMessagesRequest(query="needle")
+    (result,) = (await ada.search.SearchMessages(request)).results
+    (read,) = (await ada.read("general")).messages
+    for message in (sent.message, received.message_posted.message, result.message, read):
+        assert message.metadata == deepest
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -89,6 +119,8 @@ async def test_an_agent_creates_at_most_20_channels(board: Board) -> None:
         ("metadata", as_struct({"long": "x" * 4096})),
         ("metadata", as_struct({"wide": [1e300] * 500})),
         ("metadata", as_struct({"narrow": [1e-300] * 500})),
+        ("metadata", nested(17)),
+        ("metadata", nested(17, lists=True)),
         ("metadata", as_struct({"nul": "\x00"})),
         ("metadata", as_struct({"nul \x00": 1})),
     ],
@@ -245,6 +277,20 @@ async def test_a_page_of_large_messages_ends_below_the_limit_of_grpc(board: Boar
             break
     assert ordinals == list(range(1, 41))
     assert pages == 2
+
+
+async def test_a_page_of_numbers_in_metadata_ends_below_the_limit_of_grpc(board: Board) -> None:
+    (ada,) = await board.agents("ada")
+    numbers = {"a": [1] * 2030}
+    await asyncio.gather(*(ada.send("general", "hello", metadata=numbers) for _ in range(200)))
+    ordinals: set[int] = set()
+    token = "first"
+    while token:
+        page = await ada.read("general", page_size=200, page_token=token.removeprefix("first"))
+        assert page.ByteSize() < 4 * 1024 * 1024
+        ordinals.update(message.ordinal for message in page.messages)
+        token = page.next_page_token
+    assert ordinals == set(range(1, 201))
 
 
 async def unread(agent: Agent, channel: str) -> int:

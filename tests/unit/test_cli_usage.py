@@ -100,6 +100,14 @@ def test_a_broken_config_file_is_named_by_line(run: Run, tmp_path: Path) -> None
     assert "config, line 1: expected KEY=VALUE" in err
 
 
+@pytest.mark.parametrize("arguments", [[], ["admin"], ["admin", "keys"], ["db"]])
+def test_a_group_without_a_command_shows_its_help(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: agentchat")
+    assert "\nCommands:\n" in err
+
+
 def test_every_command_has_help_that_fits_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     paths = [[name] for name in main.COMMANDS]

@@ -244,6 +244,8 @@ def test_metadata_come_back_as_they_were(value: dict[str, Any]) -> None:
         {"x": b"bytes"},
         {"x": MOMENT},
         {"\ud800": 1},
+        json.loads('{"x":' * 17 + "1" + "}" * 17),
+        {"x": json.loads("[" * 200 + "]" * 200)},
     ],
 )
 def test_metadata_that_are_no_json_are_refused_before_they_are_sent(value: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # What protobuf's int32 holds.
 _MAX_PAGE_SIZE = 2**31 - 1
+# How deep the server takes metadata. protobuf itself fails on a Struct of twice that.
+_MAX_DEPTH = 16
 
 
 def build(message_type: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,7 +66,7 @@ def struct(value: Mapping[str, Any] | None) -> Struct | None:
     """
     if value is None:
         return None
-    _check_json(value, "metadata")
+    _check_json(value, "metadata", 1)
     converted = Struct()
     try:
         converted.update(value)
@@ -92,20 +94,23 @@ def refused(field: str, problem: str) -> InvalidArgumentError:
     )
 
 
-def _check_json(value: object, path: str) -> None:
+def _check_json(value: object, path: str, depth: int) -> None:
     """Refuses what JSON does not know, before it becomes something else on the way."""
     if value is None or isinstance(value, bool | int | str):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
             raise refused("metadata", f"{path} is {value}, which JSON does not know")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise refused("metadata", f"a key in {path} is no string")
-            _check_json(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_json(item, f"{path}[{index}]")
+    elif isinstance(value, Mapping | list | tuple):
+        if depth > _MAX_DEPTH:
+            raise refused("metadata", f"must be nested at most {_MAX_DEPTH} levels deep")
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise refused("metadata", f"a key in {path} is no string")
+                _check_json(item, f"{path}.{key}", depth + 1)
+        else:
+            for index, item in enumerate(value):
+                _check_json(item, f"{path}[{index}]", depth + 1)
     else:
         raise refused("metadata", f"{path} is a {type(value).__name__}, which JSON does not know")

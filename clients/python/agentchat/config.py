@@ -129,6 +129,15 @@ class Config:
                 "the current folder is gone; name the project, or go to another folder"
             ) from error
 
+    def project_label(self, project: str | None = None) -> str | None:
+        """The project as messages are stamped with it; None when it is not named and the folder is gone."""
+        try:
+            name = self.project_name(project)
+        except ConfigError:
+            return None
+        # A folder's name may hold bytes that are no text.
+        return name.encode("utf-8", "replace").decode()
+
     def agent(self, project: str | None = None) -> str | None:
         """The name to speak under: `{machine}-{project}`. None for a key that decides the name itself."""
         if self.api_key and self.api_key.startswith(AGENT_KEY_PREFIX):

@@ -77,6 +77,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, click.Abort):
         return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         hint = f"try: {error.ctx.command_path} --help" if error.ctx is not None else "try: agentchat --help"
         report(error.format_message(), hint)

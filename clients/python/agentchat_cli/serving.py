@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import shlex
 import shutil
 import signal
 import sys
@@ -280,6 +281,10 @@ def _is_here(server: str) -> bool:
 
 def _greeting(data_dir: Path, host: str, port: int, database: _Database, keys: _Keys) -> str:
     command = _own_command()
+    # The command finds the admin key by itself only where `up` keeps it by default.
+    admin = f"{command} admin"
+    if data_dir.resolve() != default_data_dir().resolve():
+        admin = f'AGENTCHAT_ADMIN_KEY="$(cat {shlex.quote(str(keys.admin_key_file))})" {admin}'
     postgres = "embedded PostgreSQL in it" if database.embedded is not None else "database elsewhere"
     return "\n".join(
         (
@@ -294,7 +299,7 @@ def _greeting(data_dir: Path, host: str, port: int, database: _Database, keys: _
             f"  {command} whoami",
             f'  {command} post general "Hello, board"',
             f"  {command} read general --follow",
-            f"  {command} admin keys create OTHER-MACHINE   # a key for another machine",
+            f"  {admin} keys create OTHER-MACHINE   # a key for another machine",
             "",
             "Ctrl-C stops it.",
         )

@@ -11,11 +11,11 @@ select * from agentchat.message_view where id = %(message_id)s;
 
 -- name: list_messages_backward
 -- The newest messages of a channel between two ordinals (exclusive), newest first; rows behind the first
--- max_bytes of content are left out.
+-- max_bytes of content are left out. (A number of two bytes in JSON takes twelve on the wire.)
 select *
 from (
     select v.*,
-           sum(octet_length(v.content) + coalesce(octet_length(v.metadata::text), 0))
+           sum(octet_length(v.content) + 6 * coalesce(octet_length(v.metadata::text), 0))
                over (order by v.ordinal desc rows unbounded preceding) as bytes,
            row_number() over (order by v.ordinal desc) as place
     from (
@@ -34,7 +34,7 @@ order by w.ordinal desc;
 select *
 from (
     select v.*,
-           sum(octet_length(v.content) + coalesce(octet_length(v.metadata::text), 0))
+           sum(octet_length(v.content) + 6 * coalesce(octet_length(v.metadata::text), 0))
                over (order by v.ordinal rows unbounded preceding) as bytes,
            row_number() over (order by v.ordinal) as place
     from (
@@ -59,7 +59,7 @@ select *
 from (
     select v.*,
            count(*) over () as found,
-           sum(octet_length(v.content) + coalesce(octet_length(v.metadata::text), 0))
+           sum(octet_length(v.content) + 6 * coalesce(octet_length(v.metadata::text), 0))
                over (order by v.seq rows unbounded preceding) as bytes,
            row_number() over (order by v.seq) as place
     from (

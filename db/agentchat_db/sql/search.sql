@@ -11,7 +11,7 @@ select w.*,
 from (
     select v.*, h.rank,
            count(*) over () as found,
-           sum(octet_length(v.content) + coalesce(octet_length(v.metadata::text), 0))
+           sum(octet_length(v.content) + 6 * coalesce(octet_length(v.metadata::text), 0))
                over (order by h.rank desc, v.seq desc rows unbounded preceding) as bytes,
            row_number() over (order by h.rank desc, v.seq desc) as place
     from (

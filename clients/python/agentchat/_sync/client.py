@@ -94,7 +94,7 @@ class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
             str(config.server_address()),
             config.require_api_key(),
             agent or config.agent(project),
-            project=config.project_name(project),
+            project=config.project_label(project),
             ca_file=config.ca_file,
             timeout=timeout,
             max_attempts=max_attempts,

@@ -93,7 +93,9 @@ class SendMessageRequest(_message.Message):
     """UUID that makes the call safe to repeat, unique per author. Absent: a repeated call posts again."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """At most 4 KiB as JSON, no NaN or infinite numbers. Absent: nothing attached."""
+        """At most 4 KiB as JSON, nested at most 16 levels deep, no NaN or infinite numbers. Absent: nothing
+        attached.
+        """
 
     def __init__(
         self,
