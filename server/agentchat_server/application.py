@@ -8,7 +8,7 @@ connections close.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -41,6 +41,7 @@ from agentchat_server.interceptors import MethodTable
 from agentchat_server.interceptors.authentication import AuthenticationInterceptor
 from agentchat_server.interceptors.errors import ErrorInterceptor
 from agentchat_server.interceptors.logging import LoggingInterceptor
+from agentchat_server.metrics import Snapshot, WorkerMetrics
 from agentchat_server.services.admin import AdminService
 from agentchat_server.services.agents import AgentService
 from agentchat_server.services.board import BoardService
@@ -53,6 +54,9 @@ from agentchat_server.settings import ServerSettings
 from agentchat_server.streams import StreamRegistry
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter
+
+if TYPE_CHECKING:
+    from agentchat_server.tracing import Tracing
 
 SERVICE_NAMES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -83,19 +87,25 @@ _log = structlog.get_logger(__name__)
 
 
 class Application:
-    """A server in this process. `start` it, and `stop` it once."""
+    """A server in this process. `start` it, and `stop` it once.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    It counts when the settings say so, and traces to `tracing`, which it closes at its end.
+    """
+
+    def __init__(self, settings: ServerSettings, *, tracing: Tracing | None = None) -> None:
         self._settings = settings
+        self._metrics = WorkerMetrics(self._sample) if settings.metrics else None
+        self._tracing = tracing
         self._database = Database(
             settings.database_url,
             pool_size=settings.pool_size,
             statement_timeout=settings.statement_timeout,
+            observe=None if tracing is None else tracing.statement,
         )
         self._authenticator = Authenticator(self._database, cache_time=settings.identity_cache_time)
         self._streams = StreamRegistry(self._database)
         self._hub = LogHub(self._database, settings, on_identities_changed=self._identities_changed)
-        self._writer = MessageWriter(self._database, settings)
+        self._writer = MessageWriter(self._database, settings, metrics=self._metrics, tracing=tracing)
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
         self._stopping: asyncio.Task[None] | None = None
@@ -129,6 +139,10 @@ class Application:
             self._stopping = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopping)
 
+    def snapshot(self) -> Snapshot | None:
+        """The metrics as they are now, None when they are off."""
+        return None if self._metrics is None else self._metrics.snapshot()
+
     async def _stop(self) -> None:
         await self._health.enter_graceful_shutdown()
         self._streams.end_all()
@@ -137,7 +151,26 @@ class Application:
         await self._streams.close()
         await self._hub.close()
         await self._database.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         _log.info("stopped")
+
+    def _sample(self) -> dict[str, float]:
+        """The metrics that parts of the server keep anyway."""
+        pool = self._database.pool_use()
+        return {
+            "agentchat_batches_under_way": self._writer.batches_under_way,
+            "agentchat_write_queue_messages": self._writer.queued_messages,
+            "agentchat_write_queue_bytes": self._writer.queued_bytes,
+            "agentchat_hub_head": self._hub.head,
+            "agentchat_hub_behind_messages": self._hub.behind,
+            "agentchat_hub_last_read_timestamp_seconds": self._hub.last_read_at,
+            "agentchat_database_pool_connections": pool.connections,
+            "agentchat_database_pool_in_use": pool.in_use,
+            "agentchat_database_pool_waiting": pool.waiting,
+            "agentchat_authentication_cache_hits_total": self._authenticator.cache_hits,
+            "agentchat_authentication_cache_misses_total": self._authenticator.cache_misses,
+        }
 
     def _identities_changed(self) -> None:
         self._authenticator.forget()
@@ -145,7 +178,11 @@ class Application:
 
     def _make_server(self) -> grpc.aio.Server:
         methods: Any = MethodTable(
-            (LoggingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(self._authenticator))
+            (
+                LoggingInterceptor(metrics=self._metrics, tracing=self._tracing),
+                ErrorInterceptor(),
+                AuthenticationInterceptor(self._authenticator),
+            )
         )
         database = self._database
         watcher = Watcher(self._hub, self._streams, self._settings.checkpoint_interval)

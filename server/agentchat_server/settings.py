@@ -15,6 +15,8 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     log_level: str = "info"
+    # Whether the worker counts, and tells the supervisor every second; see `metrics`.
+    metrics: bool = False
 
     # Connections for short statements, per worker. Writers and the listener have their own.
     pool_size: int = 6

@@ -28,6 +28,7 @@ from agentchat.names import default_machine_name, slug
 
 if TYPE_CHECKING:
     from agentchat_db.embedded import EmbeddedPostgres
+    from agentchat_server.metrics_endpoint import MetricsEndpoint
     from agentchat_server.settings import ServerSettings
 
 T = TypeVar("T")
@@ -62,6 +63,19 @@ _SERVER_OPTIONS = (
         "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
     ),
     click.option("--insecure", is_flag=True, help="Serve plain text on an address that others can reach."),
+    click.option(
+        "--metrics-port",
+        envvar="AGENTCHAT_METRICS_PORT",
+        type=click.IntRange(0, 65535),
+        help="Serve Prometheus metrics on this port, of all workers; 0 takes any free one.  [default: off]",
+    ),
+    click.option(
+        "--metrics-host",
+        envvar="AGENTCHAT_METRICS_HOST",
+        default="127.0.0.1",
+        show_default=True,
+        help="Address to serve metrics on.",
+    ),
 )
 
 
@@ -92,8 +106,15 @@ def up(data_dir: Path | None, database_url: str | None, **options: Any) -> None:
     Everything is kept in the data folder, and found again by the next `up`.
     """
     with explained_errors():
+        metrics = _metrics_endpoint(options.pop("metrics_host"), options.pop("metrics_port"))
         asyncio.run(
-            _up(data_dir or default_data_dir(), database_url, _settings(**options), options["workers"])
+            _up(
+                data_dir or default_data_dir(),
+                database_url,
+                _settings(**options),
+                options["workers"],
+                metrics,
+            )
         )
 
 
@@ -109,7 +130,8 @@ def serve(database_url: str | None, **options: Any) -> None:
     if not database_url:
         raise click.UsageError("state --database-url or set AGENTCHAT_DATABASE_URL (or use: agentchat up)")
     with explained_errors():
-        asyncio.run(_serve(database_url, _settings(**options), options["workers"]))
+        metrics = _metrics_endpoint(options.pop("metrics_host"), options.pop("metrics_port"))
+        asyncio.run(_serve(database_url, _settings(**options), options["workers"], metrics))
 
 
 def default_data_dir() -> Path:
@@ -140,6 +162,12 @@ def _settings(host: str, grpc_port: int, insecure: bool, log_level: str, workers
     return ServerSettings(database_url="", host=host, port=grpc_port, log_level=log_level)
 
 
+def _metrics_endpoint(host: str, port: int | None) -> MetricsEndpoint | None:
+    from agentchat_server.metrics_endpoint import MetricsEndpoint
+
+    return None if port is None else MetricsEndpoint(host, port)
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -149,12 +177,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _serve(database_url: str, settings: ServerSettings, workers: int) -> None:
+async def _serve(
+    database_url: str, settings: ServerSettings, workers: int, metrics: MetricsEndpoint | None
+) -> None:
     from agentchat_db import migrations
     from agentchat_server.supervisor import Supervisor
 
     async with _stop_signals() as told_to_stop:
-        supervisor = Supervisor(settings, workers=workers)
+        supervisor = Supervisor(settings, workers=workers, metrics=metrics)
         try:
             await supervisor.prepare()
             pending = await asyncio.to_thread(migrations.pending, database_url)
@@ -164,26 +194,34 @@ async def _serve(database_url: str, settings: ServerSettings, workers: int) -> N
                 )
             await _unless(told_to_stop, supervisor.start(database_url))
             click.echo(f"Serving gRPC on {supervisor.host}:{supervisor.port}", err=True)
+            if metrics is not None:
+                click.echo(f"Serving metrics on {metrics.url}", err=True)
             await told_to_stop.wait()
         finally:
             await supervisor.stop()
 
 
-async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings, workers: int) -> None:
+async def _up(
+    data_dir: Path,
+    database_url: str | None,
+    settings: ServerSettings,
+    workers: int,
+    metrics: MetricsEndpoint | None,
+) -> None:
     from agentchat_db.data_dir import DataDirLock, create_data_dir
     from agentchat_server.supervisor import Supervisor
 
     create_data_dir(data_dir)
     async with _stop_signals() as told_to_stop:
         with DataDirLock(data_dir) as lock:
-            supervisor = Supervisor(settings, workers=workers)
+            supervisor = Supervisor(settings, workers=workers, metrics=metrics)
             database = _Database(data_dir, database_url, lock)
             try:
                 await supervisor.prepare()
                 await _unless(told_to_stop, asyncio.to_thread(database.start))
                 keys = await asyncio.to_thread(_make_keys, data_dir, database.owner_url, supervisor.port)
                 await _unless(told_to_stop, supervisor.start(database.server_url))
-                click.echo(_greeting(data_dir, settings.host, supervisor.port, database, keys))
+                click.echo(_greeting(data_dir, settings.host, supervisor.port, database, keys, metrics))
                 await database.keep_running(told_to_stop)
             finally:
                 if told_to_stop.is_set():
@@ -279,7 +317,14 @@ def _is_here(server: str) -> bool:
     return host in ("", "localhost", "127.0.0.1", "[::1]")
 
 
-def _greeting(data_dir: Path, host: str, port: int, database: _Database, keys: _Keys) -> str:
+def _greeting(
+    data_dir: Path,
+    host: str,
+    port: int,
+    database: _Database,
+    keys: _Keys,
+    metrics: MetricsEndpoint | None,
+) -> str:
     command = _own_command()
     # The command finds the admin key by itself only where `up` keeps it by default.
     admin = f"{command} admin"
@@ -291,6 +336,7 @@ def _greeting(data_dir: Path, host: str, port: int, database: _Database, keys: _
             "AgentChat is up.",
             "",
             f"  gRPC       {host}:{port}",
+            *([] if metrics is None else [f"  Metrics    {metrics.url}"]),
             f"  Data       {_short(data_dir)}  ({postgres})",
             f"  Admin key  {_short(keys.admin_key_file)}",
             f"  Config     {_short(keys.config_file)}  ({keys.config_note})",

@@ -79,6 +79,8 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     call = current_call()
     request_id = "" if call is None else call.request_id
     refusal = _as_refusal(error, request_id)
+    if call is not None:
+        call.reason = refusal.reason
     status = refusal.to_status()
     await context.abort(
         refusal.code,
