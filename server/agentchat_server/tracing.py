@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-# How long the last spans may take to be sent when the server stops, in milliseconds.
-_LAST_FLUSH = 3000
+# How long the last spans may take to be sent when the server stops, in seconds.
+_LAST_FLUSH = 3.0
 
 
 class TracingUnavailable(Exception):
@@ -140,8 +141,10 @@ class Tracing:
 
     async def close(self) -> None:
         """Sends what is left, for at most some seconds."""
-        await asyncio.to_thread(self._provider.force_flush, _LAST_FLUSH)
-        await asyncio.to_thread(self._provider.shutdown)
+        # It has no limit of its own that can be set, and tries for long while the collector is away.
+        closer = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closer.start()
+        await asyncio.to_thread(closer.join, _LAST_FLUSH)
 
 
 class CallSpan:
