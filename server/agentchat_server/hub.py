@@ -8,7 +8,8 @@ A `Subscription` belongs to a stream. It holds a bounded number of events; when 
 it drops them all and says so, and the stream reads the table instead. So nothing is lost and memory stays
 bounded. A ring of recent events spares reconnecting streams the table.
 
-The same connection hears that keys or agents changed, and calls `on_identities_changed`.
+The same connection hears that keys or agents changed, and calls `on_identities_changed`; and of claims, for
+`on_claims_changed`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Subscription:
     agent_id: UUID | None = None
     _events: deque[LogEvent] = field(default_factory=deque)
     _overflowed: bool = False
+    _woken: bool = False
     _ended: Refusal | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -79,6 +81,16 @@ class Subscription:
         else:
             self._events.append(event)
         self._changed.set()
+
+    def wake(self) -> None:
+        """Lets `take` return at once, with whatever has come, and `was_woken` say so."""
+        self._woken = True
+        self._changed.set()
+
+    def was_woken(self) -> bool:
+        """Whether `wake` was called since this was last asked."""
+        woken, self._woken = self._woken, False
+        return woken
 
     def end(self, reason: Refusal) -> None:
         """Makes `take` raise, now and from now on."""
@@ -131,10 +143,13 @@ class LogHub:
         settings: ServerSettings,
         *,
         on_identities_changed: Callable[[], None],
+        on_claims_changed: Callable[[str], None],
     ) -> None:
         self._database = database
         self._settings = settings
         self._on_identities_changed = on_identities_changed
+        # Called with what the notification says, or with nothing when some may have been lost.
+        self._on_claims_changed = on_claims_changed
         self._ring: deque[LogEvent] = deque()
         self._ring_bytes = 0
         self._whole_log: set[Subscription] = set()
@@ -180,6 +195,19 @@ class LogHub:
                 del self._by_channel[channel_id]
         if subscription.agent_id is not None and not self._by_agent[subscription.agent_id]:
             del self._by_agent[subscription.agent_id]
+
+    def followed_agents(self) -> list[UUID]:
+        """The agents whose mentions are followed here."""
+        return list(self._by_agent)
+
+    def is_agent_followed(self, agent_id: UUID) -> bool:
+        """Whether the mentions of an agent are followed here."""
+        return agent_id in self._by_agent
+
+    def wake(self, agent_id: UUID) -> None:
+        """Wakes the subscriptions to the mentions of an agent."""
+        for subscription in self._by_agent.get(agent_id, ()):
+            subscription.wake()
 
     def recent(self, after: int, through: int) -> list[LogEvent] | None:
         """The events of a stretch of the log, None when the ring does not hold all of them."""
@@ -241,6 +269,7 @@ class LogHub:
         with translated_errors():
             await connection.execute("listen agentchat_log")
             await connection.execute("listen agentchat_identities")
+            await connection.execute("listen agentchat_claims")
         return connection
 
     async def _find_head(self, connection: Connection) -> None:
@@ -258,6 +287,7 @@ class LogHub:
                     connection = await self._connect()
                     # What was announced meanwhile, nobody heard.
                     self._on_identities_changed()
+                    self._on_claims_changed("")
                 while True:
                     await self._read_new(connection)
                     delay = 0.05
@@ -284,8 +314,10 @@ class LogHub:
                 ):
                     if notification.channel == "agentchat_identities":
                         self._on_identities_changed()
+                    elif notification.channel == "agentchat_claims":
+                        self._on_claims_changed(notification.payload)
                     # Of a burst of batches, the first read may have covered them all.
-                    grown = notification.payload == "" or int(notification.payload) > self.head
+                    grown = notification.channel == "agentchat_log" and int(notification.payload) > self.head
 
     async def _read_new(self, connection: Connection) -> None:
         """Reads and offers everything behind the head."""
