@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
+from agentchat import AsyncAgentChatClient, Claim, SentMessage
 from agentchat_proto.v1 import admin_service_pb2
 from agentchat_proto.v1 import mention_service_pb2 as pb
-from tests.board import Agent, Board, Failure, Watch, as_struct
+from tests.board import DEADLINE, Agent, Board, Failure, Watch, as_struct
 from tests.conftest import on_both_postgres
+from tests.workers import two_workers
 
 pytestmark = on_both_postgres
 
@@ -179,7 +185,7 @@ async def test_leases_out_of_range_and_ids_that_are_none_are_refused(board: Boar
                 await call
             assert failure.value.fields == ["lease"]
             assert "between 5 seconds and 1 hour" in failure.value.message
-    for field, call in [
+    wrong: list[tuple[str, Any]] = [
         ("mention_id", claim(bob, "nonsense")),
         ("mention_id", claim(bob, "")),
         ("mention_id", renew(bob, "", token)),
@@ -191,9 +197,10 @@ async def test_leases_out_of_range_and_ids_that_are_none_are_refused(board: Boar
         ("content", complete(bob, mention_id, token, " ")),
         ("content", complete(bob, mention_id, token, "x" * 32_001)),
         ("metadata", complete(bob, mention_id, token, metadata=as_struct({"x": "y" * 5000}))),
-    ]:
+    ]
+    for field, wrong_call in wrong:
         with pytest.raises(Failure) as failure:
-            await call
+            await wrong_call
         assert failure.value.fields == [field]
     # None of it has touched the claim.
     await complete(bob, mention_id, token)
@@ -227,8 +234,7 @@ async def test_an_expired_claim_wakes_the_watchers_of_every_worker(boards: tuple
     first_message, *_ = [await mention_of(ada, "bob", name) for name in ("left", "renewed", "cut short")]
     left, renewed, cut_short = await unread_ids(bob)
     async with bob.watch_mentions() as here, elsewhere.watch_mentions() as there:
-        for watch in (here, there):
-            cursor = (await watch.until_live()).cursor
+        cursors = {(await watch.until_live()).cursor for watch in (here, there)}
         started = time.monotonic()
         token = (await claim(bob, left, 5)).claim_token
         kept = (await claim(elsewhere, renewed, 5)).claim_token
@@ -239,7 +245,7 @@ async def test_an_expired_claim_wakes_the_watchers_of_every_worker(boards: tuple
             for mention_id, seconds in ((left, 5), (cut_short, 6)):
                 event = await next_again(watch)
                 assert event.mention_received.mention.id == mention_id
-                assert event.cursor == cursor
+                assert {event.cursor} == cursors
                 assert seconds <= time.monotonic() - started < seconds + PATIENCE
         # Nobody has taken it over, and still the claim is gone.
         for call in (renew, release, complete):
@@ -592,3 +598,53 @@ async def test_cancelled_calls_leave_one_reply_or_none(boards: tuple[Board, Boar
         done = await complete(bob, mention_id, token)
         assert [content for content, *_ in await replies(boards[0], message_id)] == [done.message.content]
         assert await unread_ids(bob) == []
+
+
+async def test_a_worker_killed_while_claims_are_completed_leaves_one_reply_for_each(
+    database_url: str, owner_url: str
+) -> None:
+    dice = random.Random(11)
+    async with two_workers(database_url, owner_url) as workers:
+        ada, bob = await workers.agents("ada", "bob")
+        asked = [await mention_of(ada, "bob", str(number)) for number in range(24)]
+        clients = [
+            AsyncAgentChatClient(workers.target, bob.key, "bob", timeout=DEADLINE, project="killed")
+            for _ in range(4)
+        ]
+        claims = [await clients[0].claim_mention(mention_id) for mention_id in await unread_ids(bob)]
+
+        async def complete_patiently(number: int, claim: Claim) -> SentMessage:
+            client = clients[number % len(clients)]
+            await asyncio.sleep(dice.random())
+            if dice.random() < 0.5:
+                # A process that gives up, or crashes, and knows nothing of what became of its call.
+                attempt = asyncio.create_task(client.complete_claim(claim, f"answer {number}"))
+                await asyncio.sleep(dice.random() / 50)
+                attempt.cancel()
+                await asyncio.gather(attempt, return_exceptions=True)
+            return await client.complete_claim(claim, f"answer {number}")
+
+        completing = [
+            asyncio.create_task(complete_patiently(number, claim)) for number, claim in enumerate(claims)
+        ]
+        async with asyncio.timeout(DEADLINE * 2):
+            for number in range(3):
+                await asyncio.sleep(0.2 + dice.random() / 5)
+                os.kill(workers.supervisor.worker_pids[number % 2], signal.SIGKILL)
+            done = await asyncio.gather(*completing)
+        for client in clients:
+            await client.close()
+        assert await unread_ids(bob) == []
+    async with await psycopg.AsyncConnection.connect(owner_url) as owner:
+        cursor = await owner.execute(
+            "select parent_message_id::text, id::text, content, hops from agentchat.messages"
+            " where parent_message_id is not null order by seq"
+        )
+        found = {
+            parent: (reply_id, content, hops) for parent, reply_id, content, hops in await cursor.fetchall()
+        }
+        assert cursor.rowcount == len(asked)
+    assert found == {
+        message_id: (sent.message.id, f"answer {number}", 1)
+        for number, (message_id, sent) in enumerate(zip(asked, done, strict=True))
+    }
