@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +18,7 @@ from agentchat_server.identity import hash_key
 from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
-from tests.board import Agent, Stubs
+from tests.board import DEADLINE, Agent, Stubs
 
 
 class Workers:
@@ -40,6 +43,14 @@ class Workers:
         for agent in agents:
             await agent.read("general")
         return agents
+
+    async def kill(self, index: int) -> None:
+        """Kills a worker; returns when another process takes its place, which may not serve yet."""
+        pid = self.supervisor.worker_pids[index]
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(DEADLINE):
+            while self.supervisor.worker_pids[index] == pid:  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -630,7 +628,7 @@ async def test_a_worker_killed_while_claims_are_completed_leaves_one_reply_for_e
         async with asyncio.timeout(DEADLINE * 2):
             for number in range(3):
                 await asyncio.sleep(0.2 + dice.random() / 5)
-                os.kill(workers.supervisor.worker_pids[number % 2], signal.SIGKILL)
+                await workers.kill(number % 2)
             done = await asyncio.gather(*completing)
         for client in clients:
             await client.close()
