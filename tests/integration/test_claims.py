@@ -127,10 +127,10 @@ async def next_again(watch: Watch[pb.WatchMentionsResponse]) -> pb.WatchMentions
 
 @pytest.fixture
 async def boards(database_url: str, owner_url: str) -> AsyncIterator[tuple[Board, Board]]:
-    """Two servers of one board."""
+    """Two servers of one board, which are told of everything: the remedy for being told nothing is off."""
     async with (
-        Board.serve(database_url, owner_url) as one,
-        Board.serve(database_url, owner_url) as other,
+        Board.serve(database_url, owner_url, hub_poll_interval=3600.0) as one,
+        Board.serve(database_url, owner_url, hub_poll_interval=3600.0) as other,
     ):
         yield one, other
 
