@@ -27,7 +27,7 @@ pytestmark = on_both_postgres
 UNKNOWN_ID = "00000000-0000-7000-8000-000000000000"
 NAMESPACE = uuid.UUID("2632cae7-8d83-4a50-8d51-15c5303386a5")
 # Seconds that a redelivery may take, on a busy machine.
-PATIENCE = 3.0
+PATIENCE = 2.0
 
 
 async def mention_of(author: Agent, name: str, text: str = "please", **fields: Any) -> str:
@@ -234,13 +234,13 @@ async def test_an_expired_claim_wakes_the_watchers_of_every_worker(boards: tuple
     async with bob.watch_mentions() as here, elsewhere.watch_mentions() as there:
         cursors = {(await watch.until_live()).cursor for watch in (here, there)}
         started = time.monotonic()
-        token = (await claim(bob, left, 5)).claim_token
-        kept = (await claim(elsewhere, renewed, 5)).claim_token
+        token = (await claim(bob, left, 7.5)).claim_token
+        kept = (await claim(elsewhere, renewed, 7)).claim_token
         shortened = (await claim(bob, cut_short, 3600)).claim_token
         await renew(bob, renewed, kept, 60)
-        await renew(elsewhere, cut_short, shortened, 6)
+        await renew(elsewhere, cut_short, shortened, 5)
         for watch in (here, there):
-            for mention_id, seconds in ((left, 5), (cut_short, 6)):
+            for mention_id, seconds in ((cut_short, 5), (left, 7.5)):
                 event = await next_again(watch)
                 assert event.mention_received.mention.id == mention_id
                 assert {event.cursor} == cursors
