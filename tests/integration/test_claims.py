@@ -239,8 +239,8 @@ async def test_an_expired_claim_wakes_the_watchers_of_every_worker(boards: tuple
         shortened = (await claim(bob, cut_short, 3600)).claim_token
         await renew(bob, renewed, kept, 60)
         await renew(elsewhere, cut_short, shortened, 5)
-        for watch in (here, there):
-            for mention_id, seconds in ((cut_short, 5), (left, 7.5)):
+        for mention_id, seconds in ((cut_short, 5), (left, 7.5)):
+            for watch in (here, there):
                 event = await next_again(watch)
                 assert event.mention_received.mention.id == mention_id
                 assert {event.cursor} == cursors
@@ -262,6 +262,24 @@ async def test_an_expired_claim_wakes_the_watchers_of_every_worker(boards: tuple
             event = await watch.next_event()
             assert event.mention_received.mention.content == "@bob new"
             assert not event.mention_received.redelivered
+
+
+async def test_a_claim_that_was_renewed_does_not_hide_the_next_one_to_expire(
+    boards: tuple[Board, Board],
+) -> None:
+    ada, bob = await boards[0].agents("ada", "bob")
+    for name in ("renewed", "left"):
+        await mention_of(ada, "bob", name)
+    renewed, left = await unread_ids(bob)
+    async with bob.watch_mentions() as watch:
+        await watch.until_live()
+        token = (await claim(bob, renewed)).claim_token
+        await claim(bob, left)
+        await expire_in(boards[0], renewed, 0.5)
+        await renew(bob, renewed, token)
+        await expire_in(boards[0], left, 1.0)
+        async with asyncio.timeout(1 + PATIENCE):
+            assert (await next_again(watch)).mention_received.mention.id == left
 
 
 async def test_a_released_mention_is_sent_again_at_once_and_each_time(boards: tuple[Board, Board]) -> None:
