@@ -134,7 +134,7 @@ def unknown_mentions(mentions: dict[str, Any] | None) -> list[str]:
 
 
 def mention(row: Row) -> mention_pb2.Mention:
-    """A row of mention_view."""
+    """A row of mention_view_v2."""
     return mention_pb2.Mention(
         id=str(row.id),
         message_id=str(row.message_id),

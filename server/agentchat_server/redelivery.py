@@ -37,7 +37,7 @@ class Redelivery:
         self._sent: dict[UUID, datetime] = {}
 
     def note(self, row: Row) -> bool:
-        """Takes note of a row of mention_view that is sent; returns whether its claim is over."""
+        """Takes note of a row of mention_view_v2 that is sent; returns whether its claim is over."""
         if row.claim_ends_at is None or row.claimed_until is not None:
             return False
         if row.claim_ends_at >= self._settled:

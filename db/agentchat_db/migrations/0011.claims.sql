@@ -14,9 +14,10 @@ grant select (reply_message_id) on agentchat.mentions to agentchat_app;
 create index mentions_claimed on agentchat.mentions (mentioned_agent_id, claimed_until, seq)
     where read_at is null and claimed_until is not null;
 
--- claimed_until is what the API shows: null unless the claim runs. claim_ends_at is null unless the mention
--- is unread and was ever claimed.
-create or replace view agentchat.mention_view with (security_invoker = true) as
+-- mention_view, for servers that know of claims: one more column would break the prepared statements of
+-- those that do not and still run. claimed_until is what the API shows: null unless a claim runs.
+-- claim_ends_at is when the last claim ends, or has ended.
+create view agentchat.mention_view_v2 with (security_invoker = true) as
     select n.id, n.message_id, n.mentioned_agent_id, n.seq, m.channel_id, m.channel_name,
            m.author_agent_id as from_agent_id, m.author_name as from_agent_name, m.author_kind as from_agent_kind,
            case when jsonb_typeof(m.metadata -> 'project') = 'string' then m.metadata ->> 'project' else '' end
@@ -26,6 +27,8 @@ create or replace view agentchat.mention_view with (security_invoker = true) as
            n.claimed_until as claim_ends_at
     from agentchat.mentions n
     join agentchat.message_view m on m.id = n.message_id;
+
+grant select on agentchat.mention_view_v2 to agentchat_app;
 
 -- A mention of an agent, locked.
 create function agentchat.lock_mention(p_agent_id uuid, p_mention_id uuid) returns agentchat.mentions

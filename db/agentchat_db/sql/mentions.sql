@@ -9,7 +9,7 @@ from (
            row_number() over (order by v.seq) as place
     from (
         select *
-        from agentchat.mention_view
+        from agentchat.mention_view_v2
         where mentioned_agent_id = %(agent_id)s and read_at is null and seq > %(after)s and seq <= %(through)s
         order by seq
         limit %(limit)s
@@ -28,7 +28,7 @@ from (
            row_number() over (order by v.seq desc) as place
     from (
         select *
-        from agentchat.mention_view
+        from agentchat.mention_view_v2
         where mentioned_agent_id = %(agent_id)s and seq < %(before)s
         order by seq desc
         limit %(limit)s
@@ -45,7 +45,7 @@ where mentioned_agent_id = %(agent_id)s and id = any (%(mention_ids)s::uuid[]) a
 returning id;
 
 -- name: get_mention
-select * from agentchat.mention_view where id = %(mention_id)s and mentioned_agent_id = %(agent_id)s;
+select * from agentchat.mention_view_v2 where id = %(mention_id)s and mentioned_agent_id = %(agent_id)s;
 
 -- name: claim_mention
 select agentchat.claim_mention_v1(%(agent_id)s, %(mention_id)s, %(claim_token)s, %(lease)s);
@@ -86,7 +86,7 @@ from (
            row_number() over (order by v.claim_ends_at, v.seq) as place
     from (
         select *
-        from agentchat.mention_view
+        from agentchat.mention_view_v2
         where mentioned_agent_id = %(agent_id)s and read_at is null and seq <= %(through)s
           and (claim_ends_at, seq) > (%(ended_after)s, %(after)s) and claim_ends_at <= now()
         order by claim_ends_at, seq
