@@ -35,6 +35,7 @@ from agentchat_proto.v1 import (
     search_service_pb2,
     search_service_pb2_grpc,
 )
+from agentchat_server.claims import ClaimTimer
 from agentchat_server.hub import LogHub
 from agentchat_server.identity import Authenticator
 from agentchat_server.interceptors import MethodTable
@@ -94,7 +95,13 @@ class Application:
         )
         self._authenticator = Authenticator(self._database, cache_time=settings.identity_cache_time)
         self._streams = StreamRegistry(self._database)
-        self._hub = LogHub(self._database, settings, on_identities_changed=self._identities_changed)
+        self._hub = LogHub(
+            self._database,
+            settings,
+            on_identities_changed=self._identities_changed,
+            on_claims_changed=self._claims_changed,
+        )
+        self._claim_timer = ClaimTimer(self._database, self._hub, poll_interval=settings.hub_poll_interval)
         self._writer = MessageWriter(self._database, settings)
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
@@ -112,6 +119,7 @@ class Application:
         await self._hub.open()
         self._writer.open()
         self._streams.open()
+        self._claim_timer.open()
         try:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             port = self._server.add_insecure_port(f"{host}:{settings.port}")
@@ -134,6 +142,7 @@ class Application:
         self._streams.end_all()
         await self._server.stop(self._settings.shutdown_grace)
         await self._writer.close()
+        await self._claim_timer.close()
         await self._streams.close()
         await self._hub.close()
         await self._database.close()
@@ -142,6 +151,9 @@ class Application:
     def _identities_changed(self) -> None:
         self._authenticator.forget()
         self._streams.check_soon()
+
+    def _claims_changed(self, notification: str) -> None:
+        self._claim_timer.hear(notification)
 
     def _make_server(self) -> grpc.aio.Server:
         methods: Any = MethodTable(
@@ -155,7 +167,7 @@ class Application:
         channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), methods)
         file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), methods)
         mention_service_pb2_grpc.add_MentionServiceServicer_to_server(
-            MentionService(database, watcher), methods
+            MentionService(database, watcher, self._claim_timer), methods
         )
         message_service_pb2_grpc.add_MessageServiceServicer_to_server(
             MessageService(database, self._writer, watcher), methods

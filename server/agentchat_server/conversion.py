@@ -16,6 +16,7 @@ from agentchat_proto.v1 import (
     machine_key_pb2,
     mention_pb2,
     message_pb2,
+    message_service_pb2,
 )
 
 AGENT_KINDS = {"agent": agent_pb2.AGENT_KIND_AGENT, "human": agent_pb2.AGENT_KIND_HUMAN}
@@ -121,8 +122,19 @@ def message(row: Row) -> message_pb2.Message:
     )
 
 
+def mentioned_agents(mentions: dict[str, Any] | None) -> list[message_service_pb2.MentionedAgent]:
+    """The agents that a message mentions, from `mentions` of the log function."""
+    named = mentions["mentioned"] if mentions else []
+    return [message_service_pb2.MentionedAgent(agent_id=one["agent_id"], name=one["name"]) for one in named]
+
+
+def unknown_mentions(mentions: dict[str, Any] | None) -> list[str]:
+    """The names that a message mentions and no active agent has, from `mentions` of the log function."""
+    return list(mentions["unknown"]) if mentions else []
+
+
 def mention(row: Row) -> mention_pb2.Mention:
-    """A row of mention_view."""
+    """A row of mention_view_v2."""
     return mention_pb2.Mention(
         id=str(row.id),
         message_id=str(row.message_id),

@@ -185,7 +185,11 @@ def _exponents(value: Any) -> int:
 
 def _spoken(span: timedelta) -> str:
     seconds = span.total_seconds()
-    for unit, size in (("days", 86_400), ("hours", 3_600)):
+    for unit, size in (("day", 86_400), ("hour", 3_600)):
         if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} seconds"
+            return _counted(seconds / size, unit)
+    return _counted(seconds, "second")
+
+
+def _counted(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"

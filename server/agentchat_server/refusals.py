@@ -97,7 +97,8 @@ REASONS: dict[str, _Reason] = {
     ),
     "CLAIM_LOST": _Reason(
         _Code.FAILED_PRECONDITION,
-        "the claim on {mention_id} has expired or was taken over; claim it again",
+        "the claim on the mention {mention_id} is over: it expired, was released or taken over,"
+        " or the mention is read",
     ),
     "FILE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no file has the path {path}"),
     "FILE_TOO_LARGE": _Reason(_Code.RESOURCE_EXHAUSTED, "the file is larger than {limit} bytes"),

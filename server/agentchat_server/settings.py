@@ -35,7 +35,7 @@ class ServerSettings:
 
     # A stream without events gets a checkpoint this often.
     checkpoint_interval: float = 15.0
-    # How often the hub looks at the log although no notification came.
+    # How often the hub looks at the log, and the claim timer at claims, although no notification came.
     hub_poll_interval: float = 5.0
     # Recent events kept for streams that connect with a recent cursor.
     ring_events: int = 4096

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agentchat import AsyncAgentChatClient, Config
 from tests.board import Board
 
 COMMAND = (sys.executable, "-m", "agentchat_cli")
@@ -228,6 +229,28 @@ async def test_watching_mentions_prints_the_unread_ones_and_ends_with_130_when_i
     assert head.startswith(b"laptop-ben  #general  ")
     assert body == b"  @laptop-web-shop first\n"
     assert (watcher.returncode, err.strip()) == (130, b"")
+
+
+async def test_mentions_say_that_they_are_claimed_and_that_they_come_again(
+    board: Board, shell: Shell
+) -> None:
+    await shell.run("--agent", "laptop-ben", "post", "general", "@laptop-web-shop first")
+    config = Config.load(shell.environment)
+    async with AsyncAgentChatClient.from_config(agent="laptop-web-shop", config=config) as client:
+        (mention,) = await client.check_mentions()
+        claim = await client.claim_mention(mention.mention_id)
+        assert "  claimed  " in (await shell.run("mentions")).out
+        watcher = await shell.start("mentions", "--watch")
+        assert watcher.stdout is not None
+        async with asyncio.timeout(DEADLINE):
+            first = [await watcher.stdout.readline() for _ in range(3)]
+            await client.release_claim(claim)
+            again = [await watcher.stdout.readline() for _ in range(3)]
+            watcher.send_signal(signal.SIGINT)
+            await watcher.communicate()
+    assert b"  claimed  " in first[0]
+    assert first[0].replace(b"  claimed  ", b"  again  ") == again[0]
+    assert first[1:] == again[1:]
 
 
 async def test_a_reader_that_goes_away_causes_no_noise(shell: Shell) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +63,12 @@ _FILL = f"""
     from agentchat.messages m
     join agentchat.agents a on a.name = 'agent-' || (m.seq + 1) % {AGENTS}
     where m.seq % 4 = 0;
+
+    -- Every second unread mention was claimed: a third of those claims run, the others are over.
+    update agentchat.mentions m
+    set claim_token = gen_random_uuid(),
+        claimed_until = now() + (m.seq % 3 - 1.5) * interval '1 hour' + m.seq * interval '1 ms'
+    where m.read_at is null and m.seq / 40 % 2 = 0;
 
     update agentchat.log_position set seq = {MESSAGES}, last_created_at = now();
 """
@@ -268,6 +275,51 @@ def test_the_mentions_of_an_agent_that_has_few_are_not_looked_for_in_the_whole_l
     found = {name for name in indexes(nodes) if name.startswith("mentions")}
     assert found == {"mentions_mentioned_agent_id_seq_key"}
     assert not seq_scans(nodes) & {"messages", "mentions"}
+
+
+def test_ended_claims_are_read_from_their_own_index_in_order(planner: Planner) -> None:
+    nodes = planner.plan(
+        "mentions",
+        "list_ended_claims",
+        agent_id=planner.agent_id,
+        ended_after=datetime.now(UTC) - timedelta(minutes=1),
+        after=0,
+        through=MESSAGES,
+        **PAGE,
+    )
+    (scan,) = on(nodes, "mentions")
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", "mentions_claimed")
+    assert "claimed_until" in scan["Index Cond"]
+    # A page is sorted at most, never what is before it.
+    assert all(node["Plan Rows"] <= PAGE["limit"] for node in sorted_below(nodes, "claim"))
+    assert "messages_pkey" in indexes(nodes)
+    assert not seq_scans(nodes) & {"messages", "mentions"}
+
+
+def test_the_next_claim_to_end_is_the_first_of_an_index(planner: Planner) -> None:
+    nodes = planner.plan("mentions", "get_claim_times", agent_id=planner.agent_id)
+    (scan,) = on(nodes, "mentions")
+    assert scan["Index Name"] == "mentions_claimed"
+    assert "claimed_until" in scan["Index Cond"]
+
+
+def test_the_claims_of_many_agents_are_looked_at_where_they_end(cluster: Cluster, filled: str) -> None:
+    with psycopg.connect(cluster.postgres.dsn(dbname=filled)) as owner:
+        agents = [row[0] for row in owner.execute("select id from agentchat.agents").fetchall()]
+        moment, ended, next_in = owner.execute(
+            "select * from agentchat.claim_ends_v1(%s, now() - interval '5 seconds')", (agents,)
+        ).fetchone() or (None, None, None)
+        assert moment is not None
+        assert len(ended) < AGENTS
+        assert next_in > 0
+        read = owner.execute(
+            "select seq_scan, idx_scan, idx_tup_fetch from pg_stat_xact_user_tables"
+            " where relname = 'mentions'"
+        ).fetchone()
+    # Twice for each agent, and at most a row each time.
+    assert read is not None
+    assert read[:2] == (0, 2 * AGENTS)
+    assert read[2] <= 2 * AGENTS
 
 
 @pytest.mark.parametrize("after", [0, MESSAGES - 10])

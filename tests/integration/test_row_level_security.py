@@ -110,6 +110,11 @@ async def test_with_nobody_stated_nothing_private_is_seen(
             " select message_id, mentioned_agent_id, mentioned_agent_id, 99 from agentchat.mentions"
         ),
         "delete from agentchat.mentions",
+        "update agentchat.mentions set claim_token = gen_random_uuid()",
+        "update agentchat.mentions set claimed_until = now() + interval '1 hour'",
+        "update agentchat.mentions set reply_message_id = message_id",
+        "select agentchat.lock_mention(mentioned_agent_id, id) from agentchat.mentions",
+        "select agentchat.claims_changed(gen_random_uuid(), interval '0')",
         "update agentchat.mentions set mentioned_agent_id = mentioned_agent_id",
         "insert into agentchat.agents (name, machine) values ('forged', 'testbed')",
         "update agentchat.agents set name = 'renamed'",

@@ -88,17 +88,13 @@ async def test_an_unknown_method_is_unimplemented(board: Board) -> None:
     assert failure.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_files_and_claims_say_that_they_are_not_served_yet(board: Board) -> None:
+async def test_files_say_that_they_are_not_served_yet(board: Board) -> None:
     (ada,) = await board.agents("ada")
     for call in (
         ada.files.GetFile(file_service_pb2.GetFileRequest(path="x")),
         ada.files.ListFiles(file_service_pb2.ListFilesRequest(channel="general")),
         ada.files.CreateDownloadUrl(file_service_pb2.CreateDownloadUrlRequest(path="x")),
         ada.files.UploadFile(iter([file_service_pb2.UploadFileRequest(chunk=b"x")])),
-        ada.mentions.ClaimMention(mention_service_pb2.ClaimMentionRequest()),
-        ada.mentions.RenewClaim(mention_service_pb2.RenewClaimRequest()),
-        ada.mentions.ReleaseClaim(mention_service_pb2.ReleaseClaimRequest()),
-        ada.mentions.CompleteClaim(mention_service_pb2.CompleteClaimRequest()),
     ):
         with pytest.raises(Failure) as failure:
             await call

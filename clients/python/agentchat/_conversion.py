@@ -103,7 +103,9 @@ def watched_message(value: message_service_pb2.WatchMessagesResponse) -> types.W
 
 
 def sent_message(
-    value: message_service_pb2.SendMessageResponse | message_service_pb2.SendDirectMessageResponse,
+    value: message_service_pb2.SendMessageResponse
+    | message_service_pb2.SendDirectMessageResponse
+    | mention_service_pb2.CompleteClaimResponse,
 ) -> types.SentMessage:
     """What became of a message."""
     return types.SentMessage(
@@ -126,6 +128,15 @@ def watched_mention(value: mention_service_pb2.WatchMentionsResponse) -> types.W
     event = value.mention_received
     return types.WatchedMention(
         **_mention_fields(event.mention), redelivered=event.redelivered, cursor=value.cursor
+    )
+
+
+def claim(value: mention_service_pb2.ClaimMentionResponse) -> types.Claim:
+    """A claim that was won."""
+    return types.Claim(
+        mention=mention(value.mention),
+        token=value.claim_token,
+        claimed_until=moment(value.mention.claimed_until),
     )
 
 

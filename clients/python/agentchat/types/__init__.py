@@ -14,6 +14,7 @@ from agentchat.types.agents import Agent, CurrentAgent, MachineKey, NewAgentKey,
 from agentchat.types.channels import Board, BoardChannel, Channel, ChannelType, MessagePreview
 from agentchat.types.json import Json, rfc3339
 from agentchat.types.messages import (
+    Claim,
     Mention,
     MentionedAgent,
     MentionPage,
@@ -32,6 +33,7 @@ __all__ = [
     "BoardChannel",
     "Channel",
     "ChannelType",
+    "Claim",
     "CurrentAgent",
     "Json",
     "MachineKey",

@@ -89,7 +89,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MENTION_READ: _ErrorReason.ValueType  # 52
     """FAILED_PRECONDITION: the mention is read, so there is nothing to claim. Metadata `mention_id`."""
     ERROR_REASON_CLAIM_LOST: _ErrorReason.ValueType  # 53
-    """FAILED_PRECONDITION: the claim expired, or another has taken its place. Metadata `mention_id`."""
+    """FAILED_PRECONDITION: the claim expired or was released, another has taken its place, or the mention
+    is read. Metadata `mention_id`.
+    """
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 60
     """NOT_FOUND: no file has this path. Metadata `path`."""
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 61
@@ -195,7 +197,9 @@ ERROR_REASON_MENTION_CLAIMED: ErrorReason.ValueType  # 51
 ERROR_REASON_MENTION_READ: ErrorReason.ValueType  # 52
 """FAILED_PRECONDITION: the mention is read, so there is nothing to claim. Metadata `mention_id`."""
 ERROR_REASON_CLAIM_LOST: ErrorReason.ValueType  # 53
-"""FAILED_PRECONDITION: the claim expired, or another has taken its place. Metadata `mention_id`."""
+"""FAILED_PRECONDITION: the claim expired or was released, another has taken its place, or the mention
+is read. Metadata `mention_id`.
+"""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 60
 """NOT_FOUND: no file has this path. Metadata `path`."""
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 61
