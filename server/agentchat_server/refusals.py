@@ -7,6 +7,7 @@ reads the same wherever it comes from; the errors interceptor turns a refusal in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import grpc
@@ -112,6 +113,9 @@ REASONS: dict[str, _Reason] = {
     "STREAM_LIMIT_REACHED": _Reason(
         _Code.RESOURCE_EXHAUSTED, "this agent has {limit} streams open, the most it may have"
     ),
+    "SERVER_STREAM_LIMIT_REACHED": _Reason(
+        _Code.RESOURCE_EXHAUSTED, "this server has {limit} streams open, the most it holds; try again later"
+    ),
     "SERVER_STOPPING": _Reason(_Code.UNAVAILABLE, "the server is stopping; call again"),
     "DATABASE_UNAVAILABLE": _Reason(
         _Code.UNAVAILABLE, "the database cannot be reached at the moment; call again"
@@ -161,7 +165,8 @@ class Refusal(Exception):
         if self.retry_after is None:
             return []
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(self.retry_after * 1000))
+        # Rounded up: whoever comes back just then is not too early.
+        delay.FromMilliseconds(math.ceil(self.retry_after * 1000))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
 

@@ -42,12 +42,12 @@ class ServerStartError(Exception):
 class Supervisor:
     """Runs a number of workers that share a port."""
 
-    def __init__(self, settings: ServerSettings, *, workers: int = 1) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._reservation = _reserve(settings.host, settings.port)
         self.host = settings.host
         self.port: int = self._reservation.getsockname()[1]
         self._settings = dataclasses.replace(settings, port=self.port)
-        self._count = workers
+        self._count = settings.workers
         self._processes: list[Process] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False

@@ -21,7 +21,7 @@ from agentchat_server.identity import hash_key
 from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
-from tests.board import Agent, Board, Failure, Stubs, Watch
+from tests.board import UNLIMITED, Agent, Board, Failure, Stubs, Watch
 from tests.conftest import on_both_postgres
 
 pytestmark = on_both_postgres
@@ -61,7 +61,7 @@ class Workers:
 
 @asynccontextmanager
 async def two_workers(database_url: str, owner_url: str) -> AsyncIterator[Workers]:
-    supervisor = Supervisor(ServerSettings(database_url=database_url, port=0), workers=2)
+    supervisor = Supervisor(ServerSettings(database_url=database_url, port=0, workers=2, **UNLIMITED))
     await supervisor.start(database_url)
     admin_key = new_key(ADMIN_KEY)
     async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as owner:

@@ -17,6 +17,7 @@ from agentchat import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    RateLimitedError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -83,9 +84,13 @@ def test_refused_fields_are_listed() -> None:
 def test_a_retry_delay_is_in_seconds() -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(1500)
-    error = decoded(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", info("RATE_LIMITED"), retry)
-    assert type(error) is ResourceExhaustedError
+    error = decoded(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", info("RATE_LIMITED", scope="agent"), retry
+    )
+    assert type(error) is RateLimitedError
+    assert isinstance(error, ResourceExhaustedError)
     assert error.retry_after == 1.5
+    assert error.scope == "agent"
 
 
 def test_a_cursor_error_tells_the_head() -> None:
@@ -134,5 +139,5 @@ def test_a_server_that_cannot_be_reached_is_named_with_the_innermost_reason(deta
 
 def test_every_exception_is_in_one_tree() -> None:
     errors = [getattr(agentchat, name) for name in agentchat.__all__ if name.endswith("Error")]
-    assert len(errors) == 14
+    assert len(errors) == 15
     assert all(issubclass(error, AgentChatError) for error in errors)

@@ -20,6 +20,23 @@ DOMAIN = "agentchat"
 _STATUS_DETAILS = "grpc-status-details-bin"
 _NESTED_REASONS = re.compile(r"last error: |remote host: |connect: ")
 
+# What gRPC says when the two ends do not agree on TLS, and what it means to a person.
+_TLS_FAILURES = {
+    "Hostname Verification Check failed": (
+        "its certificate is for another name; call the server by a name that the certificate holds"
+    ),
+    "certificate has expired": "its certificate has expired",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "its certificate is not of an authority that is trusted here; set AGENTCHAT_CA_FILE to that"
+        " authority's certificate"
+    ),
+    "WRONG_VERSION_NUMBER": "it speaks no TLS; write its address with grpc:// if that is acceptable",
+    "Socket closed": (
+        "it closed the connection; if it speaks TLS, write its address with grpcs://, and if it demands"
+        " client certificates, set AGENTCHAT_CLIENT_CERT and AGENTCHAT_CLIENT_KEY"
+    ),
+}
+
 
 def decode_failure(error: grpc.RpcError, target: str) -> AgentChatError:
     """The exception for a failed call to the server at `target`."""
@@ -61,7 +78,7 @@ def _decode_details(value: bytes, code: str, message: str) -> AgentChatError | N
             detail.Unpack(bad_request)
     if info.domain != DOMAIN:
         return None
-    return error_class(code)(
+    return error_class(code, info.reason, retry_after)(
         status.message or message,
         code=code,
         reason=info.reason,
@@ -76,7 +93,8 @@ def _describe(code: str, details: str, target: str) -> str:
     if code == "UNAVAILABLE":
         # gRPC nests its reasons; the innermost is the one that a person can act on.
         innermost = _NESTED_REASONS.split(details)[-1].strip()
-        return f"cannot reach the AgentChat server at {target}: {innermost or 'no reason given'}"
+        explained = next((say for sign, say in _TLS_FAILURES.items() if sign in innermost), innermost)
+        return f"cannot reach the AgentChat server at {target}: {explained or 'no reason given'}"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from the AgentChat server at {target} in time"
     if code == "UNIMPLEMENTED":

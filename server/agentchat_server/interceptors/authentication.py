@@ -1,12 +1,17 @@
-"""Finds out who calls before a service sees the call."""
+"""Finds out who calls, and whether that is too often, before a service sees the call.
+
+Agents are known here. An admin key is checked by the functions of the database that AdminService calls, so
+the whole call counts as the attempt to authenticate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from structlog.contextvars import bind_contextvars
 
+from agentchat_server.authentication_limits import ADMIN_FAILURES, AuthenticationLimits
 from agentchat_server.identity import (
     Authenticator,
     hash_key,
@@ -14,6 +19,8 @@ from agentchat_server.identity import (
     set_current_caller,
 )
 from agentchat_server.interceptors import Context, Interceptor, Stream, Unary
+from agentchat_server.peers import peer_of
+from agentchat_server.rate_limits import RateLimits
 from agentchat_server.refusals import Refusal
 
 KEY_HEADER = "x-agent-api-key"
@@ -26,33 +33,62 @@ _ADMIN_SERVICE = "/agentchat.v1.AdminService/"
 class AuthenticationInterceptor(Interceptor):
     """Sets the caller of AgentChat's own services, from the metadata of the call."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        authentication_limits: AuthenticationLimits,
+        rate_limits: RateLimits,
+        writing_methods: Collection[str],
+    ) -> None:
         super().__init__()
         self._authenticator = authenticator
+        self._authentication_limits = authentication_limits
+        self._rate_limits = rate_limits
+        self._writing_methods = writing_methods
 
     def wrap_unary(self, method: str, handler: Unary) -> Unary:
+        writes = method in self._writing_methods
+
         async def authenticated(request: Any, context: Context) -> Any:
-            await self._identify(method, context)
+            await self._identify(context, writes=writes)
             return await handler(request, context)
 
-        return authenticated
+        async def authenticated_admin(request: Any, context: Context) -> Any:
+            self._rate_limits.check(None, writes=writes)
+            key_hash = _admin_key_hash(context)
+            set_current_admin_key_hash(key_hash)
+            peer = peer_of(context.peer())
+            async with self._authentication_limits.attempt(peer, key_hash, ADMIN_FAILURES):
+                return await handler(request, context)
+
+        return authenticated_admin if method.startswith(_ADMIN_SERVICE) else authenticated
 
     def wrap_stream(self, method: str, handler: Stream) -> Stream:
+        writes = method in self._writing_methods
+
         async def authenticated(request: Any, context: Context) -> AsyncIterator[Any]:
-            await self._identify(method, context)
+            await self._identify(context, writes=writes)
             async for response in handler(request, context):
                 yield response
 
         return authenticated
 
-    async def _identify(self, method: str, context: Context) -> None:
-        stated = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        if method.startswith(_ADMIN_SERVICE):
-            admin_key = stated.get(ADMIN_KEY_HEADER)
-            if not admin_key:
-                raise Refusal("ADMIN_KEY_MISSING")
-            set_current_admin_key_hash(hash_key(admin_key))
-        else:
-            caller = await self._authenticator.authenticate(stated.get(KEY_HEADER), stated.get(NAME_HEADER))
-            set_current_caller(caller)
-            bind_contextvars(agent=caller.name)
+    async def _identify(self, context: Context, *, writes: bool) -> None:
+        stated = _stated(context)
+        caller = await self._authenticator.authenticate(
+            stated.get(KEY_HEADER), stated.get(NAME_HEADER), context.peer
+        )
+        set_current_caller(caller)
+        bind_contextvars(agent=caller.name)
+        self._rate_limits.check(caller.agent_id, writes=writes)
+
+
+def _admin_key_hash(context: Context) -> bytes:
+    admin_key = _stated(context).get(ADMIN_KEY_HEADER)
+    if not admin_key:
+        raise Refusal("ADMIN_KEY_MISSING")
+    return hash_key(admin_key)
+
+
+def _stated(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
