@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from uuid import UUID
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import ServiceDescriptor
@@ -38,7 +37,8 @@ class RateLimiter:
     def __init__(self, per_minute: float, *, burst: float) -> None:
         """`per_minute` tokens flow into each bucket; it holds `burst` of them, one at least."""
         self._interval = 60 / per_minute
-        self._tolerance = (max(burst, 1) - 1) * self._interval
+        # A millionth of a token more, lest rounding costs the last one of the burst.
+        self._tolerance = (max(burst, 1) - 1 + 1e-6) * self._interval
         # From when on each bucket is full, on the clock of those who ask.
         self._full_at: dict[Hashable, float] = {}
         self._sweep_at = _MANY_BUCKETS
@@ -50,16 +50,31 @@ class RateLimiter:
     def take(self, key: Hashable, now: float) -> None:
         """Takes a token, also one that is not there: then the next is further away."""
         full_at = self._full_at.get(key)
-        if full_at is None and len(self._full_at) >= self._sweep_at:
-            self._forget_full(now)
+        if full_at is None:
+            self._make_room(now)
         self._full_at[key] = (now if full_at is None or full_at < now else full_at) + self._interval
+
+    def admit(self, key: Hashable, now: float) -> float:
+        """Takes a token if there is one and returns 0; returns the seconds until there is one if not."""
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            self._make_room(now)
+            full_at = now
+        elif full_at < now:
+            full_at = now
+        elif (wait := full_at - now - self._tolerance) > 0:
+            return wait
+        self._full_at[key] = full_at + self._interval
+        return 0.0
 
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def _forget_full(self, now: float) -> None:
-        self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
-        self._sweep_at = max(_MANY_BUCKETS, 2 * len(self._full_at))
+    def _make_room(self, now: float) -> None:
+        """Before another bucket is made: forgets the full ones, when there are many."""
+        if len(self._full_at) >= self._sweep_at:
+            self._full_at = {key: full_at for key, full_at in self._full_at.items() if full_at > now}
+            self._sweep_at = max(_MANY_BUCKETS, 2 * len(self._full_at))
 
 
 class RateLimits:
@@ -77,25 +92,23 @@ class RateLimits:
         self._agent = (limiter(settings.agent_read_limit), limiter(settings.agent_write_limit))
         self._global = (limiter(settings.global_read_limit), limiter(settings.global_write_limit))
 
-    def check(self, agent_id: UUID | None, *, writes: bool) -> None:
+    def check(self, agent: str | None, *, writes: bool) -> None:
         """Counts a call of an agent (None: of nobody's, which only the global limit holds).
 
         Raises:
             Refusal: RATE_LIMITED, with the time until it would be taken. It is not counted then.
         """
-        agent = self._agent[writes] if agent_id is not None else None
-        everybody = self._global[writes]
-        if agent is None and everybody is None:
+        of_agent = self._agent[writes] if agent is not None else None
+        of_all = self._global[writes]
+        if of_agent is None and of_all is None:
             return
         now = self._clock()
-        if agent is not None and (wait := agent.wait(agent_id, now)) > 0:
+        if of_all is not None and (wait := of_all.wait(None, now)) > 0:
+            raise Refusal("RATE_LIMITED", retry_after=wait, scope="global")
+        if of_agent is not None and (wait := of_agent.admit(agent, now)) > 0:
             raise Refusal("RATE_LIMITED", retry_after=wait, scope="agent")
-        if everybody is not None:
-            if (wait := everybody.wait(None, now)) > 0:
-                raise Refusal("RATE_LIMITED", retry_after=wait, scope="global")
-            everybody.take(None, now)
-        if agent is not None:
-            agent.take(agent_id, now)
+        if of_all is not None:
+            of_all.take(None, now)
 
 
 def writing_methods(*services: ServiceDescriptor) -> frozenset[str]:

@@ -111,10 +111,10 @@ REASONS: dict[str, _Reason] = {
     "MACHINE_KEY_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine key has the id {key_id}"),
     "RATE_LIMITED": _Reason(_Code.RESOURCE_EXHAUSTED, "too many calls ({scope}); try again later"),
     "STREAM_LIMIT_REACHED": _Reason(
-        _Code.RESOURCE_EXHAUSTED, "this agent has {limit} streams open, the most it may have"
+        _Code.RESOURCE_EXHAUSTED, "this agent has as many streams open as it may: {limit}"
     ),
     "SERVER_STREAM_LIMIT_REACHED": _Reason(
-        _Code.RESOURCE_EXHAUSTED, "this server has {limit} streams open, the most it holds; try again later"
+        _Code.RESOURCE_EXHAUSTED, "the server has as many streams open as it holds: {limit}; try again later"
     ),
     "SERVER_STOPPING": _Reason(_Code.UNAVAILABLE, "the server is stopping; call again"),
     "DATABASE_UNAVAILABLE": _Reason(

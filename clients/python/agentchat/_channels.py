@@ -25,6 +25,7 @@ _OPTIONS: Final = (
     # Finds a dead peer within 55 s. The server allows a ping every 10 s.
     ("grpc.keepalive_time_ms", 40_000),
     ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.http2.ping_timeout_ms", 15_000),
     # A restarted server is found again soon.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3_000),

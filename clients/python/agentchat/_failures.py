@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from agentchat.exceptions import AgentChatError, FieldViolation, error_class
+from agentchat.exceptions import AgentChatError, FieldViolation, UnavailableError, error_class
 
 DOMAIN = "agentchat"
 """Domain of the server's `google.rpc.ErrorInfo`."""
@@ -20,6 +20,8 @@ DOMAIN = "agentchat"
 _STATUS_DETAILS = "grpc-status-details-bin"
 _NESTED_REASONS = re.compile(r"last error: |remote host: |connect: ")
 
+# How gRPC starts when it got no connection, rather than lost one.
+_NEVER_CONNECTED = "failed to connect"
 # What gRPC says when the two ends do not agree on TLS, and what it means to a person.
 _TLS_FAILURES = {
     "Hostname Verification Check failed": (
@@ -54,6 +56,17 @@ def decode_status(trailing_metadata: Iterable[Any], code: str, message: str) -> 
         if key == _STATUS_DETAILS and isinstance(value, bytes):
             return _decode_details(value, code, message)
     return None
+
+
+def more_telling(error: AgentChatError, earlier: AgentChatError | None) -> AgentChatError:
+    """Which failure of a call to raise: the last, unless an earlier one says more.
+
+    A name may have several addresses, of which gRPC tells about one: that a connection to `::1` was
+    refused is no news when the server, on `127.0.0.1`, has not accepted our certificate.
+    """
+    if earlier is not None and isinstance(error, UnavailableError) and "Connection refused" in error.message:
+        return earlier
+    return error
 
 
 def _decode_details(value: bytes, code: str, message: str) -> AgentChatError | None:
@@ -93,8 +106,9 @@ def _describe(code: str, details: str, target: str) -> str:
     if code == "UNAVAILABLE":
         # gRPC nests its reasons; the innermost is the one that a person can act on.
         innermost = _NESTED_REASONS.split(details)[-1].strip()
-        explained = next((say for sign, say in _TLS_FAILURES.items() if sign in innermost), innermost)
-        return f"cannot reach the AgentChat server at {target}: {explained or 'no reason given'}"
+        if details.startswith(_NEVER_CONNECTED):
+            innermost = next((say for sign, say in _TLS_FAILURES.items() if sign in innermost), innermost)
+        return f"cannot reach the AgentChat server at {target}: {innermost or 'no reason given'}"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from the AgentChat server at {target} in time"
     if code == "UNIMPLEMENTED":

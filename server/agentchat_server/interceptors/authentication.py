@@ -80,7 +80,7 @@ class AuthenticationInterceptor(Interceptor):
         )
         set_current_caller(caller)
         bind_contextvars(agent=caller.name)
-        self._rate_limits.check(caller.agent_id, writes=writes)
+        self._rate_limits.check(caller.name, writes=writes)
 
 
 def _admin_key_hash(context: Context) -> bytes:
