@@ -21,7 +21,7 @@ from agentchat import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from agentchat._failures import decode_failure
+from agentchat._failures import decode_failure, more_telling
 
 
 class FailedCall(grpc.RpcError):
@@ -91,6 +91,33 @@ def test_a_retry_delay_is_in_seconds() -> None:
     assert isinstance(error, ResourceExhaustedError)
     assert error.retry_after == 1.5
     assert error.scope == "agent"
+
+
+@pytest.mark.parametrize(
+    ("innermost", "part"),
+    [
+        ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: unable to get issuer", "set AGENTCHAT_CA_FILE"),
+        ("CERTIFICATE_VERIFY_FAILED: certificate has expired", "its certificate has expired"),
+        ("UNAUTHENTICATED: Hostname Verification Check failed.", "for another name"),
+        ("SSL_ERROR_SSL: WRONG_VERSION_NUMBER: OK", "it speaks no TLS"),
+        ("UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "grpcs://"),
+    ],
+)
+def test_ends_that_do_not_agree_on_tls_are_explained(innermost: str, part: str) -> None:
+    details = f"failed to connect to all addresses; last error: UNKNOWN: {innermost}"
+    assert part in decoded(grpc.StatusCode.UNAVAILABLE, details).message
+
+
+def test_a_connection_that_is_lost_is_no_matter_of_tls() -> None:
+    assert "grpcs://" not in decoded(grpc.StatusCode.UNAVAILABLE, "Socket closed").message
+
+
+def test_a_refused_connection_does_not_hide_what_another_address_said() -> None:
+    refused = UnavailableError("cannot reach it: Connection refused")
+    said = UnavailableError("cannot reach it: its certificate has expired")
+    assert more_telling(refused, None) is refused
+    assert more_telling(refused, said) is said
+    assert more_telling(said, refused) is said
 
 
 def test_a_cursor_error_tells_the_head() -> None:
