@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import socket
 import sys
 import time
@@ -87,8 +88,10 @@ class Supervisor:
         self._reservation.close()
 
     async def _spawn(self) -> Process:
+        # Anybody can make a TLS handshake fail, and gRPC would write lines of its own about it.
+        environment = {"GRPC_VERBOSITY": "ERROR", **os.environ}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agentchat_server.worker", stdin=PIPE, stdout=PIPE
+            sys.executable, "-m", "agentchat_server.worker", stdin=PIPE, stdout=PIPE, env=environment
         )
 
     async def _go(self, process: Process) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 import trustme
 
+from agentchat_cli.server_tls import local_address
 from agentchat_server.settings import ServerSettings
 from agentchat_server.tls import CertificateError, CertificateFiles
 
@@ -134,3 +136,22 @@ def test_a_key_that_every_user_can_read_is_noticed(authority: trustme.CA, tmp_pa
     assert not files.key_is_exposed()
     key.chmod(0o644)
     assert files.key_is_exposed()
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "address"),
+    [
+        (["localhost", "board.example"], "0.0.0.0", "grpcs://localhost:1"),
+        ([socket.gethostname()], "0.0.0.0", f"grpcs://{socket.gethostname()}:1"),
+        (["192.0.2.7"], "192.0.2.7", "grpcs://192.0.2.7:1"),
+        (["2001:db8::7"], "2001:db8::7", "grpcs://[2001:db8::7]:1"),
+        (["board.example"], "127.0.0.1", "grpcs://localhost:1"),
+    ],
+)
+def test_up_writes_the_address_under_a_name_of_the_certificate(
+    authority: trustme.CA, tmp_path: Path, names: list[str], host: str, address: str
+) -> None:
+    cert, key = write(tmp_path, authority.issue_cert(*names))
+    settings = ServerSettings(database_url="", host=host, tls_cert=str(cert), tls_key=str(key))
+    assert local_address(settings, 1) == address
+    assert local_address(ServerSettings(database_url="", host=host), 1) == "localhost:1"

@@ -54,11 +54,12 @@ class AuthenticationInterceptor(Interceptor):
             return await handler(request, context)
 
         async def authenticated_admin(request: Any, context: Context) -> Any:
-            self._rate_limits.check(None, writes=writes)
             key_hash = _admin_key_hash(context)
             set_current_admin_key_hash(key_hash)
             peer = peer_of(context.peer())
             async with self._authentication_limits.attempt(peer, key_hash, ADMIN_FAILURES):
+                # Within, lest guesses use up what is there for all.
+                self._rate_limits.check(None, writes=writes)
                 return await handler(request, context)
 
         return authenticated_admin if method.startswith(_ADMIN_SERVICE) else authenticated
