@@ -48,8 +48,7 @@ def server_options(settings: ServerSettings) -> tuple[tuple[str, int], ...]:
         # Ask it back, so that streams of a peer that is gone do not stay.
         ("grpc.keepalive_time_ms", round(settings.keepalive_time * 1000)),
         ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout * 1000)),
-        # The one above counts only while bytes wait to be acknowledged; an answer to the ping itself
-        # is waited for this long, by default a minute.
+        # Without this gRPC waits a minute for the answer to its ping, whatever the time-out above says.
         ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout * 1000)),
     )
 
