@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +35,16 @@ from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.settings import ServerSettings
 
 R = TypeVar("R")
+
+# What tests do would be too much for the defaults; those of a limit set it.
+UNLIMITED: dict[str, Any] = {
+    "agent_read_limit": 0,
+    "agent_write_limit": 0,
+    "global_read_limit": 0,
+    "global_write_limit": 0,
+    "auth_failure_limit": 0,
+    "agent_stream_limit": 10_000,
+}
 
 # No call of a test waits longer, in seconds.
 DEADLINE = 20.0
@@ -220,7 +229,7 @@ class Board:
     @asynccontextmanager
     async def serve(cls, database_url: str, owner_url: str, **settings: Any) -> AsyncIterator[Board]:
         """Serves a board in this process, with settings of the server."""
-        chosen = dataclasses.replace(ServerSettings(database_url=database_url, port=0), **settings)
+        chosen = ServerSettings(**{"database_url": database_url, "port": 0, **UNLIMITED, **settings})
         application = Application(chosen)
         port = await application.start()
         served = cls(application, f"127.0.0.1:{port}", owner_url, database_url)

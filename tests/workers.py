@@ -18,7 +18,7 @@ from agentchat_server.identity import hash_key
 from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
-from tests.board import DEADLINE, Agent, Stubs
+from tests.board import DEADLINE, UNLIMITED, Agent, Stubs
 
 
 class Workers:
@@ -61,7 +61,7 @@ class Workers:
 @asynccontextmanager
 async def two_workers(database_url: str, owner_url: str) -> AsyncIterator[Workers]:
     """Serves a board with two workers."""
-    supervisor = Supervisor(ServerSettings(database_url=database_url, port=0), workers=2)
+    supervisor = Supervisor(ServerSettings(database_url=database_url, port=0, workers=2, **UNLIMITED))
     await supervisor.start(database_url)
     admin_key = new_key(ADMIN_KEY)
     async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as owner:

@@ -35,6 +35,7 @@ from agentchat_proto.v1 import (
     search_service_pb2,
     search_service_pb2_grpc,
 )
+from agentchat_server.authentication_limits import AuthenticationLimits
 from agentchat_server.claims import ClaimTimer
 from agentchat_server.hub import LogHub
 from agentchat_server.identity import Authenticator
@@ -42,6 +43,8 @@ from agentchat_server.interceptors import MethodTable
 from agentchat_server.interceptors.authentication import AuthenticationInterceptor
 from agentchat_server.interceptors.errors import ErrorInterceptor
 from agentchat_server.interceptors.logging import LoggingInterceptor
+from agentchat_server.listening import listen, server_options
+from agentchat_server.rate_limits import RateLimits, writing_methods
 from agentchat_server.services.admin import AdminService
 from agentchat_server.services.agents import AgentService
 from agentchat_server.services.board import BoardService
@@ -55,8 +58,8 @@ from agentchat_server.streams import StreamRegistry
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter
 
-SERVICE_NAMES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name]
     for module, name in (
         (admin_service_pb2, "AdminService"),
         (agent_service_pb2, "AgentService"),
@@ -68,17 +71,7 @@ SERVICE_NAMES = tuple(
         (search_service_pb2, "SearchService"),
     )
 )
-
-_OPTIONS = (
-    # Workers share the port. The supervisor has made sure that nobody else does.
-    ("grpc.so_reuseport", 1),
-    # A client may ask every 10 seconds whether the connection lives, also without a call under way.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Ask it back, so that streams of a peer that is gone do not stay.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
+SERVICE_NAMES = tuple(service.full_name for service in _SERVICES)
 
 _log = structlog.get_logger(__name__)
 
@@ -93,8 +86,13 @@ class Application:
             pool_size=settings.pool_size,
             statement_timeout=settings.statement_timeout,
         )
-        self._authenticator = Authenticator(self._database, cache_time=settings.identity_cache_time)
-        self._streams = StreamRegistry(self._database)
+        self._authentication_limits = AuthenticationLimits(settings)
+        self._authenticator = Authenticator(
+            self._database, self._authentication_limits, cache_time=settings.identity_cache_time
+        )
+        self._streams = StreamRegistry(
+            self._database, limit=settings.stream_limit, limit_per_agent=settings.agent_stream_limit
+        )
         self._hub = LogHub(
             self._database,
             settings,
@@ -113,6 +111,7 @@ class Application:
         Raises:
             DatabaseUnavailable: when Postgres cannot be reached.
             OSError: when the port is taken.
+            CertificateError: when the files for TLS cannot be used.
         """
         settings = self._settings
         await self._database.open()
@@ -120,15 +119,11 @@ class Application:
         self._writer.open()
         self._streams.open()
         self._claim_timer.open()
-        try:
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            port = self._server.add_insecure_port(f"{host}:{settings.port}")
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {settings.host} port {settings.port}") from error
+        port = listen(self._server, settings)
         await self._server.start()
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        _log.info("serving", host=settings.host, port=port)
+        _log.info("serving", host=settings.host, port=port, tls=settings.tls_cert is not None)
         return port
 
     async def stop(self) -> None:
@@ -157,7 +152,16 @@ class Application:
 
     def _make_server(self) -> grpc.aio.Server:
         methods: Any = MethodTable(
-            (LoggingInterceptor(), ErrorInterceptor(), AuthenticationInterceptor(self._authenticator))
+            (
+                LoggingInterceptor(),
+                ErrorInterceptor(),
+                AuthenticationInterceptor(
+                    self._authenticator,
+                    self._authentication_limits,
+                    RateLimits(self._settings),
+                    writing_methods(*_SERVICES),
+                ),
+            )
         )
         database = self._database
         watcher = Watcher(self._hub, self._streams, self._settings.checkpoint_interval)
@@ -176,6 +180,6 @@ class Application:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, methods)
         names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, methods)
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=server_options(self._settings))
         server.add_generic_rpc_handlers((methods,))
         return server

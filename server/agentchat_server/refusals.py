@@ -7,6 +7,7 @@ reads the same wherever it comes from; the errors interceptor turns a refusal in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import grpc
@@ -111,7 +112,10 @@ REASONS: dict[str, _Reason] = {
     "MACHINE_KEY_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine key has the id {key_id}"),
     "RATE_LIMITED": _Reason(_Code.RESOURCE_EXHAUSTED, "too many calls ({scope}); try again later"),
     "STREAM_LIMIT_REACHED": _Reason(
-        _Code.RESOURCE_EXHAUSTED, "this agent has {limit} streams open, the most it may have"
+        _Code.RESOURCE_EXHAUSTED, "this agent has as many streams open as it may: {limit}"
+    ),
+    "SERVER_STREAM_LIMIT_REACHED": _Reason(
+        _Code.RESOURCE_EXHAUSTED, "the server has as many streams open as it holds: {limit}; try again later"
     ),
     "SERVER_STOPPING": _Reason(_Code.UNAVAILABLE, "the server is stopping; call again"),
     "DATABASE_UNAVAILABLE": _Reason(
@@ -162,7 +166,8 @@ class Refusal(Exception):
         if self.retry_after is None:
             return []
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(self.retry_after * 1000))
+        # Rounded up: whoever comes back just then is not too early.
+        delay.FromMilliseconds(math.ceil(self.retry_after * 1000))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
 

@@ -15,6 +15,31 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     log_level: str = "info"
+    # Processes that share the port. Each holds its part of the limits on calls.
+    workers: int = 1
+
+    # PEM files. Without a certificate the server speaks plain text; with a client CA it demands a
+    # certificate from everybody who connects.
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+
+    # Calls a minute, of each agent and of all together, over all workers of this server; 0: no limit.
+    agent_read_limit: int = 600
+    agent_write_limit: int = 120
+    global_read_limit: int = 240_000
+    global_write_limit: int = 120_000
+    # Refused keys a minute of each peer address; 0: no limit.
+    auth_failure_limit: int = 20
+
+    # Open streams per worker: of each agent, and of all together.
+    agent_stream_limit: int = 32
+    stream_limit: int = 10_000
+
+    # A connection on which nothing has been heard for the first is asked for a sign of life, and closed
+    # when none comes within the second.
+    keepalive_time: float = 60.0
+    keepalive_timeout: float = 20.0
 
     # Connections for short statements, per worker. Writers and the listener have their own.
     pool_size: int = 6

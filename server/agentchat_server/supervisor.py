@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import socket
 import sys
 import time
@@ -42,12 +43,12 @@ class ServerStartError(Exception):
 class Supervisor:
     """Runs a number of workers that share a port."""
 
-    def __init__(self, settings: ServerSettings, *, workers: int = 1) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._reservation = _reserve(settings.host, settings.port)
         self.host = settings.host
         self.port: int = self._reservation.getsockname()[1]
         self._settings = dataclasses.replace(settings, port=self.port)
-        self._count = workers
+        self._count = settings.workers
         self._processes: list[Process] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -87,8 +88,10 @@ class Supervisor:
         self._reservation.close()
 
     async def _spawn(self) -> Process:
+        # Anybody can make a TLS handshake fail, and gRPC would write lines of its own about it.
+        environment = {"GRPC_VERBOSITY": "ERROR", **os.environ}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agentchat_server.worker", stdin=PIPE, stdout=PIPE
+            sys.executable, "-m", "agentchat_server.worker", stdin=PIPE, stdout=PIPE, env=environment
         )
 
     async def _go(self, process: Process) -> None:

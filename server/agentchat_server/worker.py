@@ -19,6 +19,7 @@ from agentchat_db.exceptions import DatabaseError
 from agentchat_server.application import Application
 from agentchat_server.logs import configure_logs
 from agentchat_server.settings import ServerSettings
+from agentchat_server.tls import CertificateError
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ async def _serve(settings: ServerSettings) -> int:
     application = Application(settings)
     try:
         port = await application.start()
-    except (DatabaseError, OSError) as error:
+    except (CertificateError, DatabaseError, OSError) as error:
         _report({"error": str(error)})
         return 1
     _report({"port": port})

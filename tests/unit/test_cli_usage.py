@@ -198,7 +198,7 @@ def test_debugging_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch
     [
         (UnavailableError("x"), "agentchat up"),
         (DeadlineExceededError("x"), "try again"),
-        (ResourceExhaustedError("x", retry_after=2.4), "try again in 2 s"),
+        (ResourceExhaustedError("x", retry_after=2.4), "try again in 3 s"),
         (ResourceExhaustedError("x", retry_after=0.1), "try again in 1 s"),
         (InternalError("x", metadata={"request_id": "r1"}), "request_id r1"),
         (AgentChatError("x", reason="API_KEY_INVALID"), "agentchat admin keys create"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
 from agentchat.exceptions import (
@@ -95,7 +97,7 @@ def _hint(error: AgentChatError) -> str | None:
     if isinstance(error, DeadlineExceededError):
         return "try again; if it was a message, look whether it was posted"
     if isinstance(error, ResourceExhaustedError) and error.retry_after is not None:
-        return f"try again in {max(1, round(error.retry_after))} s"
+        return f"try again in {max(1, math.ceil(error.retry_after))} s"
     if isinstance(error, InternalError) and "request_id" in error.metadata:
         return f"the server's log has more under request_id {error.metadata['request_id']}"
     return None

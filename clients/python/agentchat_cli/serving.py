@@ -25,6 +25,8 @@ import click
 
 from agentchat.config import config_path, home_folder, read_config, write_config
 from agentchat.names import default_machine_name, slug
+from agentchat_cli.server_limits import LIMIT_OPTIONS
+from agentchat_cli.server_tls import TLS_OPTIONS, check_tls, local_address
 
 if TYPE_CHECKING:
     from agentchat_db.embedded import EmbeddedPostgres
@@ -50,18 +52,37 @@ data_dir_option = click.option(
     help="Where the embedded Postgres and the admin key are kept.  [default: ~/.agentchat/data]",
 )
 _SERVER_OPTIONS = (
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--host",
+        envvar="AGENTCHAT_HOST",
+        default="127.0.0.1",
+        show_default=True,
+        help="Address to listen on.",
+    ),
     click.option(
         "--grpc-port",
+        envvar="AGENTCHAT_GRPC_PORT",
         default=50051,
         show_default=True,
         type=click.IntRange(0, 65535),
         help="Port of the gRPC API; 0 takes any free one.",
     ),
     click.option(
-        "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
+        "--workers",
+        envvar="AGENTCHAT_WORKERS",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1, 64),
+        help="Number of processes.",
     ),
-    click.option("--insecure", is_flag=True, help="Serve plain text on an address that others can reach."),
+    click.option(
+        "--insecure",
+        envvar="AGENTCHAT_INSECURE",
+        is_flag=True,
+        help="Serve plain text on an address that others can reach.",
+    ),
+    *TLS_OPTIONS,
+    *LIMIT_OPTIONS,
 )
 
 
@@ -74,6 +95,7 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
 def _log_level_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         "--log-level",
+        envvar="AGENTCHAT_LOG_LEVEL",
         default=default,
         show_default=True,
         type=click.Choice(["debug", "info", "warning", "error"]),
@@ -92,9 +114,7 @@ def up(data_dir: Path | None, database_url: str | None, **options: Any) -> None:
     Everything is kept in the data folder, and found again by the next `up`.
     """
     with explained_errors():
-        asyncio.run(
-            _up(data_dir or default_data_dir(), database_url, _settings(**options), options["workers"])
-        )
+        asyncio.run(_up(data_dir or default_data_dir(), database_url, _settings(**options)))
 
 
 @click.command()
@@ -109,7 +129,7 @@ def serve(database_url: str | None, **options: Any) -> None:
     if not database_url:
         raise click.UsageError("state --database-url or set AGENTCHAT_DATABASE_URL (or use: agentchat up)")
     with explained_errors():
-        asyncio.run(_serve(database_url, _settings(**options), options["workers"]))
+        asyncio.run(_serve(database_url, _settings(**options)))
 
 
 def default_data_dir() -> Path:
@@ -129,15 +149,17 @@ def explained_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _settings(host: str, grpc_port: int, insecure: bool, log_level: str, workers: int) -> ServerSettings:
+def _settings(grpc_port: int, insecure: bool, **options: Any) -> ServerSettings:
     from agentchat_server.settings import ServerSettings
 
-    if not insecure and not _is_loopback(host):
+    settings = ServerSettings(database_url="", port=grpc_port, **options)
+    if not check_tls(settings) and not insecure and not _is_loopback(settings.host):
         raise click.UsageError(
-            f"{host} can be reached from other machines, and the server would speak plain text there;"
-            " put a TLS proxy in front of it, or accept that with --insecure"
+            f"{settings.host} can be reached from other machines, and the server would speak plain text"
+            " there; state --tls-cert and --tls-key, or put a TLS proxy in front of it,"
+            " or accept that with --insecure"
         )
-    return ServerSettings(database_url="", host=host, port=grpc_port, log_level=log_level)
+    return settings
 
 
 def _is_loopback(host: str) -> bool:
@@ -149,12 +171,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _serve(database_url: str, settings: ServerSettings, workers: int) -> None:
+async def _serve(database_url: str, settings: ServerSettings) -> None:
     from agentchat_db import migrations
     from agentchat_server.supervisor import Supervisor
 
     async with _stop_signals() as told_to_stop:
-        supervisor = Supervisor(settings, workers=workers)
+        supervisor = Supervisor(settings)
         try:
             await supervisor.prepare()
             pending = await asyncio.to_thread(migrations.pending, database_url)
@@ -169,21 +191,23 @@ async def _serve(database_url: str, settings: ServerSettings, workers: int) -> N
             await supervisor.stop()
 
 
-async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings, workers: int) -> None:
+async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings) -> None:
     from agentchat_db.data_dir import DataDirLock, create_data_dir
     from agentchat_server.supervisor import Supervisor
 
     create_data_dir(data_dir)
     async with _stop_signals() as told_to_stop:
         with DataDirLock(data_dir) as lock:
-            supervisor = Supervisor(settings, workers=workers)
+            supervisor = Supervisor(settings)
             database = _Database(data_dir, database_url, lock)
             try:
                 await supervisor.prepare()
                 await _unless(told_to_stop, asyncio.to_thread(database.start))
-                keys = await asyncio.to_thread(_make_keys, data_dir, database.owner_url, supervisor.port)
+                keys = await asyncio.to_thread(
+                    _make_keys, data_dir, database.owner_url, local_address(settings, supervisor.port)
+                )
                 await _unless(told_to_stop, supervisor.start(database.server_url))
-                click.echo(_greeting(data_dir, settings.host, supervisor.port, database, keys))
+                click.echo(_greeting(data_dir, settings, supervisor.port, database, keys))
                 await database.keep_running(told_to_stop)
             finally:
                 if told_to_stop.is_set():
@@ -241,8 +265,8 @@ class _Keys:
     config_note: str
 
 
-def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
-    """Makes the admin key, and this machine's key and config, where they are missing."""
+def _make_keys(data_dir: Path, owner_url: str, server: str) -> _Keys:
+    """Makes the admin key, and this machine's key and config for the server, where they are missing."""
     import psycopg
 
     from agentchat_db.administration import create_admin_key, create_machine_key, knows_machine_key
@@ -251,7 +275,6 @@ def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
         admin_key = create_admin_key(connection, data_dir / ADMIN_KEY_FILE)
         config_file = config_path()
         known = read_config(config_file)
-        server = f"localhost:{port}"
         if "AGENTCHAT_API_KEY" not in known:
             machine = slug(known.get("MACHINE_NAME", "")) or default_machine_name()
             machine = machine if len(machine) > 1 else f"{machine}-machine"
@@ -266,7 +289,7 @@ def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
             note = f"written: this machine is {machine}"
         elif not knows_machine_key(connection, known["AGENTCHAT_API_KEY"]):
             note = "kept: its key is for another board"
-        elif known.get("AGENTCHAT_SERVER") != server and _is_here(known.get("AGENTCHAT_SERVER", "")):
+        elif known.get("AGENTCHAT_SERVER") != server and _is_here(known.get("AGENTCHAT_SERVER", ""), server):
             write_config(config_file, {"AGENTCHAT_SERVER": server})
             note = f"updated: the server is {server}"
         else:
@@ -274,23 +297,25 @@ def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
     return _Keys(data_dir / ADMIN_KEY_FILE, config_file, note)
 
 
-def _is_here(server: str) -> bool:
-    host = server.removeprefix("grpc://").rpartition(":")[0]
-    return host in ("", "localhost", "127.0.0.1", "[::1]")
+def _is_here(known: str, server: str) -> bool:
+    """Whether the address that a config knows is one of this machine's, whose server is now `server`."""
+    hosts = [address.rpartition("://")[2].rpartition(":")[0] for address in (known, server)]
+    return hosts[0] in ("", "localhost", "127.0.0.1", "[::1]", hosts[1])
 
 
-def _greeting(data_dir: Path, host: str, port: int, database: _Database, keys: _Keys) -> str:
+def _greeting(data_dir: Path, settings: ServerSettings, port: int, database: _Database, keys: _Keys) -> str:
     command = _own_command()
     # The command finds the admin key by itself only where `up` keeps it by default.
     admin = f"{command} admin"
     if data_dir.resolve() != default_data_dir().resolve():
         admin = f'AGENTCHAT_ADMIN_KEY="$(cat {shlex.quote(str(keys.admin_key_file))})" {admin}'
+    encrypted = "  (TLS)" if settings.tls_cert else ""
     postgres = "embedded PostgreSQL in it" if database.embedded is not None else "database elsewhere"
     return "\n".join(
         (
             "AgentChat is up.",
             "",
-            f"  gRPC       {host}:{port}",
+            f"  gRPC       {settings.host}:{port}{encrypted}",
             f"  Data       {_short(data_dir)}  ({postgres})",
             f"  Admin key  {_short(keys.admin_key_file)}",
             f"  Config     {_short(keys.config_file)}  ({keys.config_note})",

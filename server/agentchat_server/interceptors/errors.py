@@ -76,8 +76,7 @@ async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
-    call = current_call()
-    request_id = "" if call is None else call.request_id
+    request_id = current_call().request_id
     refusal = _as_refusal(error, request_id)
     status = refusal.to_status()
     await context.abort(

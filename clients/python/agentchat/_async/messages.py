@@ -54,7 +54,7 @@ class AsyncMessageCalls(AsyncCaller):
 
         Raises `NotFoundError` (no such parent), `FailedPreconditionError` (the channel is archived),
         `AlreadyExistsError` (the request id has posted another message), `InvalidArgumentError`, and
-        `ResourceExhaustedError` (too many calls, or too many channels created).
+        `ResourceExhaustedError` (too many channels created).
         """
         request = build(
             wire.SendMessageRequest,

@@ -55,7 +55,7 @@ class MessageCalls(Caller):
 
         Raises `NotFoundError` (no such parent), `FailedPreconditionError` (the channel is archived),
         `AlreadyExistsError` (the request id has posted another message), `InvalidArgumentError`, and
-        `ResourceExhaustedError` (too many calls, or too many channels created).
+        `ResourceExhaustedError` (too many channels created).
         """
         request = build(
             wire.SendMessageRequest,

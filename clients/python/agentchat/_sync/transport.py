@@ -14,7 +14,7 @@ import grpc
 from agentchat._backoff import Backoff, retry_delay
 from agentchat._channels import Channel, UnaryMethod, open_channel
 from agentchat._concurrency import CallCancelledError, Metadata, invoke, sleep
-from agentchat._failures import decode_failure
+from agentchat._failures import decode_failure, more_telling
 from agentchat._requests import refused
 from agentchat.address import ServerAddress
 from agentchat.exceptions import AgentChatError, FailedPreconditionError
@@ -117,6 +117,7 @@ class Transport:
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         backoff = Backoff(_FIRST_RETRY_AFTER, _LONGEST_RETRY_DELAY)
         attempts = self._max_attempts if repeatable else 1
+        told: AgentChatError | None = None
         while True:
             remaining = max(deadline - time.monotonic(), 0.001)
             try:
@@ -125,10 +126,11 @@ class Transport:
                 if self._closed:
                     raise _closed_error() from failure
                 error = self.decode(failure)
+                told = more_telling(error, told)
                 attempts = None if attempts is None else attempts - 1
                 delay = retry_delay(error, backoff, deadline - time.monotonic())
                 if attempts == 0 or delay is None:
-                    raise error from failure
+                    raise told from failure
             sleep(delay)
 
     def decode(self, failure: grpc.RpcError | CallCancelledError) -> AgentChatError:

@@ -107,9 +107,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MACHINE_KEY_NOT_FOUND: _ErrorReason.ValueType  # 71
     """NOT_FOUND: no machine key has this id. Metadata `key_id`."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 80
-    """RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: agent, global or peer."""
+    """RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: `agent`, of this agent;
+    `global`, of everybody together; `authentication`, too many refused keys from this address.
+    """
     ERROR_REASON_STREAM_LIMIT_REACHED: _ErrorReason.ValueType  # 81
     """RESOURCE_EXHAUSTED: the agent has as many streams open as it may. Metadata `limit`."""
+    ERROR_REASON_SERVER_STREAM_LIMIT_REACHED: _ErrorReason.ValueType  # 82
+    """RESOURCE_EXHAUSTED, with a retry delay: the server has as many streams open as it holds. Metadata
+    `limit`.
+    """
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 90
     """UNAVAILABLE: the server is stopping. Call again; another server answers."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 91
@@ -215,9 +221,15 @@ ERROR_REASON_MACHINE_NOT_FOUND: ErrorReason.ValueType  # 70
 ERROR_REASON_MACHINE_KEY_NOT_FOUND: ErrorReason.ValueType  # 71
 """NOT_FOUND: no machine key has this id. Metadata `key_id`."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 80
-"""RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: agent, global or peer."""
+"""RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: `agent`, of this agent;
+`global`, of everybody together; `authentication`, too many refused keys from this address.
+"""
 ERROR_REASON_STREAM_LIMIT_REACHED: ErrorReason.ValueType  # 81
 """RESOURCE_EXHAUSTED: the agent has as many streams open as it may. Metadata `limit`."""
+ERROR_REASON_SERVER_STREAM_LIMIT_REACHED: ErrorReason.ValueType  # 82
+"""RESOURCE_EXHAUSTED, with a retry delay: the server has as many streams open as it holds. Metadata
+`limit`.
+"""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 90
 """UNAVAILABLE: the server is stopping. Call again; another server answers."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 91
