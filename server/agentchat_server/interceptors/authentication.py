@@ -21,6 +21,7 @@ NAME_HEADER = "x-agent-name"
 ADMIN_KEY_HEADER = "x-admin-key"
 
 _ADMIN_SERVICE = "/agentchat.v1.AdminService/"
+_DOWNLOAD_FILE = "/agentchat.v1.FileService/DownloadFile"
 
 
 class AuthenticationInterceptor(Interceptor):
@@ -39,7 +40,8 @@ class AuthenticationInterceptor(Interceptor):
 
     def wrap_stream(self, method: str, handler: Stream) -> Stream:
         async def authenticated(request: Any, context: Context) -> AsyncIterator[Any]:
-            await self._identify(method, context)
+            if not _permits_itself(method, request):
+                await self._identify(method, context)
             async for response in handler(request, context):
                 yield response
 
@@ -56,3 +58,8 @@ class AuthenticationInterceptor(Interceptor):
             caller = await self._authenticator.authenticate(stated.get(KEY_HEADER), stated.get(NAME_HEADER))
             set_current_caller(caller)
             bind_contextvars(agent=caller.name)
+
+
+def _permits_itself(method: str, request: Any) -> bool:
+    """Whether a request carries its own permission: a download token, which the service checks."""
+    return method == _DOWNLOAD_FILE and request.WhichOneof("source") == "download_token"
