@@ -299,7 +299,7 @@ def _remove_torn(folder: Path, before: float) -> None:
         if mark and number.isdecimal() and _key(name) is not None:
             with suppress(FileNotFoundError):
                 if entry.stat(follow_symlinks=False).st_mtime < before:
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
 
 
 def _is_loopback(host: str) -> bool:

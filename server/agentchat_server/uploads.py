@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -126,8 +126,15 @@ class Uploader:
         self._timeout = timeout
         self._publications = ShieldedTasks()
 
-    async def take(self, caller: Caller, parts: AsyncIterator[pb.UploadFileRequest]) -> Row:
+    async def take(
+        self,
+        caller: Caller,
+        parts: AsyncIterator[pb.UploadFileRequest],
+        on_accepted: Callable[[], Awaitable[None]],
+    ) -> Row:
         """Stores and publishes a file; returns the row of `publish_file`.
+
+        Calls `on_accepted` when the metadata are good, before it asks for the first chunk.
 
         Raises:
             Refusal: with the reasons that UploadFile lists.
@@ -139,6 +146,7 @@ class Uploader:
                     raise InvalidField("metadata", "must be the first part of an upload")
                 upload = Upload.check(first.metadata, self._max_bytes)
                 await self._check_channel(caller, upload)
+                await on_accepted()
                 received = Received(parts, upload, max_bytes=self._max_bytes)
                 await self._store.put(upload.store_key, aiter(received))
         except TimeoutError:

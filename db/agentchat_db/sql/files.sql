@@ -23,16 +23,11 @@ select * from agentchat.file_view where id = %(file_id)s;
 
 -- name: list_files
 -- The files of a channel before a moment (null: from the newest on), newest first.
-select v.*
-from (
-    select id
-    from agentchat.files
-    where channel_id = %(channel_id)s and created_at < coalesce(%(before)s::timestamptz, 'infinity')
-    order by created_at desc
-    limit %(limit)s
-) page
-join agentchat.file_view v on v.id = page.id
-order by v.created_at desc;
+select *
+from agentchat.file_view
+where channel_id = %(channel_id)s and created_at < coalesce(%(before)s::timestamptz, 'infinity')
+order by created_at desc
+limit %(limit)s;
 
 -- name: sign_download
 -- The signature of a permission to download; expires_at is in seconds since 1970.

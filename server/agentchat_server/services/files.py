@@ -57,8 +57,12 @@ class FileService(file_service_pb2_grpc.FileServiceServicer):
         """Stores, publishes and announces a file."""
         if self._uploader is None:
             raise Refusal("FILES_NOT_CONFIGURED")
+
+        async def accept() -> None:
+            await context.send_initial_metadata(())
+
         try:
-            published = await self._uploader.take(current_caller(), request_iterator)
+            published = await self._uploader.take(current_caller(), request_iterator, accept)
         except FileStoreUnavailable:
             raise Refusal("FILE_STORE_UNAVAILABLE") from None
         (file,), messages = await self._database.run(

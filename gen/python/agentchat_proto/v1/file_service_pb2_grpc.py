@@ -80,6 +80,10 @@ class FileServiceServicer(object):
         upload leaves nothing. At most 10 MiB, in at most 10 minutes. State the size or the SHA-256: then
         an upload that was cut off can never be taken for a whole one.
 
+        The server sends its initial metadata when it has accepted the metadata. A client that waits for
+        them sends no byte in vain, and learns of a refusal from its status: some implementations of gRPC
+        lose the status of a call that ends while they send.
+
         The announcement reads `Shared a file: **name** (size)` and has the metadata
         `{"files": [{"name", "size", "type", "path"}]}`. As with SendMessage, a channel that does not exist
         is created, and uploading joins, announced or not.
