@@ -117,7 +117,7 @@ async def test_bytes_and_text_go_up_with_a_name(ann: AsyncAgentChatClient) -> No
 async def test_what_is_not_one_source_is_refused(ann: AsyncAgentChatClient, tmp_path: Path) -> None:
     for arguments in ({}, {"content": b"x"}, {"source": "a", "content": b"x"}):
         with pytest.raises(InvalidArgumentError):
-            await ann.upload_file("general", **arguments)  # type: ignore[arg-type]
+            await ann.upload_file("general", **arguments)
     with pytest.raises(FileNotFoundError):
         await ann.upload_file("general", tmp_path / "missing")
     for path in (tmp_path, "/dev/null"):
@@ -250,6 +250,7 @@ async def test_a_transfer_is_tried_again_when_the_server_comes_back(
                 if done > total // 4:
                     interrupted.set()
 
+            transfer: asyncio.Task[object]
             if moment == "up":
                 transfer = asyncio.create_task(
                     client.upload_file("general", content=content, name="n", progress=interrupt)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import shutil
 import signal
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 DATABASE_NAME = "agentchat"
 ADMIN_KEY_FILE = "admin.key"
+FILES_FOLDER = "files"
 _POSTGRES_CHECK_INTERVAL = 0.25
 
 database_url_option = click.option(
@@ -46,7 +48,7 @@ data_dir_option = click.option(
     envvar="AGENTCHAT_DATA_DIR",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where the embedded Postgres and the admin key are kept.  [default: ~/.agentchat/data]",
+    help="Where the embedded Postgres, files and the admin key are kept.  [default: ~/.agentchat/data]",
 )
 _SERVER_OPTIONS = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
@@ -59,6 +61,21 @@ _SERVER_OPTIONS = (
     ),
     click.option(
         "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
+    ),
+    click.option(
+        "--files-url",
+        envvar="AGENTCHAT_FILES_URL",
+        metavar="URL",
+        help="Where files are kept: file:///folder, or s3://bucket/prefix with the usual AWS_… variables."
+        "  [default: up: the data folder; serve: no files]",
+    ),
+    click.option(
+        "--public-url",
+        envvar="AGENTCHAT_PUBLIC_URL",
+        default="http://localhost:3003",
+        show_default=True,
+        metavar="URL",
+        help="What download addresses start with: where others reach the gateway.",
     ),
     click.option("--insecure", is_flag=True, help="Serve plain text on an address that others can reach."),
 )
@@ -128,7 +145,15 @@ def explained_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _settings(host: str, grpc_port: int, insecure: bool, log_level: str, workers: int) -> ServerSettings:
+def _settings(
+    host: str,
+    grpc_port: int,
+    insecure: bool,
+    log_level: str,
+    workers: int,
+    files_url: str | None,
+    public_url: str,
+) -> ServerSettings:
     from agentchat_server.settings import ServerSettings
 
     if not insecure and not _is_loopback(host):
@@ -136,7 +161,16 @@ def _settings(host: str, grpc_port: int, insecure: bool, log_level: str, workers
             f"{host} can be reached from other machines, and the server would speak plain text there;"
             " put a TLS proxy in front of it, or accept that with --insecure"
         )
-    return ServerSettings(database_url="", host=host, port=grpc_port, log_level=log_level)
+    if not public_url.startswith(("http://", "https://")):
+        raise click.UsageError(f"--public-url: {public_url} is no address such as https://chat.example.com")
+    return ServerSettings(
+        database_url="",
+        host=host,
+        port=grpc_port,
+        log_level=log_level,
+        files_url=files_url or "",
+        public_url=public_url,
+    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -173,6 +207,8 @@ async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings
     from agentchat_server.supervisor import Supervisor
 
     create_data_dir(data_dir)
+    if not settings.files_url:
+        settings = dataclasses.replace(settings, files_url=(data_dir / FILES_FOLDER).absolute().as_uri())
     async with _stop_signals() as told_to_stop:
         with DataDirLock(data_dir) as lock:
             supervisor = Supervisor(settings, workers=workers)
