@@ -143,11 +143,17 @@ class Agent(Stubs):
         return response
 
     async def upload(
-        self, content: bytes, channel: str = "general", name: str = "notes.txt", **fields: Any
+        self,
+        content: bytes,
+        channel: str = "general",
+        name: str = "notes.txt",
+        *,
+        timeout: float = DEADLINE,
+        **fields: Any,
     ) -> file_service_pb2.UploadFileResponse:
         """Uploads a file in parts of 64 KiB."""
         response: file_service_pb2.UploadFileResponse = await self.files.UploadFile(
-            iter(upload_parts(content, channel=channel, name=name, **fields))
+            iter(upload_parts(content, channel=channel, name=name, **fields)), timeout=timeout
         )
         return response
 
