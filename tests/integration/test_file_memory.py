@@ -37,9 +37,7 @@ class Worker:
         checksum = hashlib.sha256(content).hexdigest()
 
         async def transfer() -> None:
-            uploaded = await self._agent.upload(
-                content, sha256=checksum, unannounced=True, timeout=60
-            )
+            uploaded = await self._agent.upload(content, sha256=checksum, unannounced=True, timeout=60)
             _, received = await self._agent.download(uploaded.file.path)
             assert hashlib.sha256(received).hexdigest() == checksum
 
