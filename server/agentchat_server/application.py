@@ -37,6 +37,8 @@ from agentchat_proto.v1 import (
 )
 from agentchat_server.authentication_limits import AuthenticationLimits
 from agentchat_server.claims import ClaimTimer
+from agentchat_server.file_store import open_file_store
+from agentchat_server.file_sweep import FileSweeper
 from agentchat_server.hub import LogHub
 from agentchat_server.identity import Authenticator
 from agentchat_server.interceptors import MethodTable
@@ -55,6 +57,7 @@ from agentchat_server.services.messages import MessageService
 from agentchat_server.services.search import SearchService
 from agentchat_server.settings import ServerSettings
 from agentchat_server.streams import StreamRegistry
+from agentchat_server.uploads import Uploader
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter
 
@@ -77,7 +80,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Application:
-    """A server in this process. `start` it, and `stop` it once."""
+    """A server in this process. `start` it, and `stop` it once.
+
+    Raises FileStoreUnusable when the settings name a file store that cannot be used.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
@@ -101,6 +107,22 @@ class Application:
         )
         self._claim_timer = ClaimTimer(self._database, self._hub, poll_interval=settings.hub_poll_interval)
         self._writer = MessageWriter(self._database, settings)
+        self._files = open_file_store(settings.files_url) if settings.files_url else None
+        self._uploader: Uploader | None = None
+        self._sweeper: FileSweeper | None = None
+        if self._files is not None:
+            self._uploader = Uploader(
+                self._database,
+                self._files,
+                max_bytes=settings.max_file_bytes,
+                timeout=settings.upload_timeout,
+            )
+            self._sweeper = FileSweeper(
+                self._database,
+                self._files,
+                interval=settings.file_sweep_interval,
+                age=settings.file_sweep_age,
+            )
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
         self._stopping: asyncio.Task[None] | None = None
@@ -119,6 +141,8 @@ class Application:
         self._writer.open()
         self._streams.open()
         self._claim_timer.open()
+        if self._sweeper is not None:
+            self._sweeper.open()
         port = listen(self._server, settings)
         await self._server.start()
         for name in ("", *SERVICE_NAMES):
@@ -138,6 +162,9 @@ class Application:
         await self._server.stop(self._settings.shutdown_grace)
         await self._writer.close()
         await self._claim_timer.close()
+        for files in (self._uploader, self._sweeper, self._files):
+            if files is not None:
+                await files.close()
         await self._streams.close()
         await self._hub.close()
         await self._database.close()
@@ -169,7 +196,9 @@ class Application:
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(database), methods)
         board_service_pb2_grpc.add_BoardServiceServicer_to_server(BoardService(database), methods)
         channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), methods)
-        file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), methods)
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(
+            FileService(database, self._files, self._uploader, public_url=self._settings.public_url), methods
+        )
         mention_service_pb2_grpc.add_MentionServiceServicer_to_server(
             MentionService(database, watcher, self._claim_timer), methods
         )

@@ -13,6 +13,7 @@ from agentchat_proto.v1 import (
     agent_pb2,
     board_service_pb2,
     channel_pb2,
+    file_pb2,
     machine_key_pb2,
     mention_pb2,
     message_pb2,
@@ -174,6 +175,24 @@ def new_mention(mention_id: str, of: message_pb2.Message) -> mention_pb2.Mention
     if of.HasField("parent_message_id"):
         converted.parent_message_id = of.parent_message_id
     return converted
+
+
+def file(row: Row) -> file_pb2.File:
+    """A row of file_view."""
+    return file_pb2.File(
+        id=str(row.id),
+        path=row.path,
+        channel_id=str(row.channel_id),
+        channel_name=row.channel_name,
+        name=row.name,
+        size=row.size,
+        content_type=row.content_type,
+        sha256=row.sha256.hex(),
+        uploaded_by_agent_id=str(row.uploaded_by),
+        uploaded_by_name=row.uploaded_by_name,
+        message_id=None if row.message_id is None else str(row.message_id),
+        created_at=timestamp(row.created_at),
+    )
 
 
 def machine_key(row: Row) -> machine_key_pb2.MachineKey:

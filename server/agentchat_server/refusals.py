@@ -82,7 +82,7 @@ REASONS: dict[str, _Reason] = {
     "MESSAGE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no message has the id {message_id} here"),
     "REQUEST_ID_REUSED": _Reason(
         _Code.ALREADY_EXISTS,
-        "the request id {request_id} has posted another message; use a new one",
+        "the request id {request_id} has posted another message or file; use a new one",
     ),
     "AGENT_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no agent is named {agent}"),
     "WRITE_QUEUE_FULL": _Reason(
@@ -108,6 +108,19 @@ REASONS: dict[str, _Reason] = {
     ),
     "FILE_SIZE_MISMATCH": _Reason(_Code.INVALID_ARGUMENT, "there were more or fewer bytes than was stated"),
     "DOWNLOAD_TOKEN_INVALID": _Reason(_Code.PERMISSION_DENIED, "the download token is forged or expired"),
+    "FILE_BYTES_MISSING": _Reason(
+        _Code.DATA_LOSS, "the file store no longer has the bytes of {path}; tell whoever runs the board"
+    ),
+    "FILE_STORE_UNAVAILABLE": _Reason(
+        _Code.UNAVAILABLE, "the file store cannot be reached at the moment; call again"
+    ),
+    "FILES_NOT_CONFIGURED": _Reason(
+        _Code.FAILED_PRECONDITION,
+        "this server keeps no files; whoever runs it can set AGENTCHAT_FILES_URL",
+    ),
+    "UPLOAD_TOO_SLOW": _Reason(
+        _Code.DEADLINE_EXCEEDED, "the upload was not complete after {limit} seconds, the most it may take"
+    ),
     "MACHINE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine is named {machine}, or it has no active key"),
     "MACHINE_KEY_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine key has the id {key_id}"),
     "RATE_LIMITED": _Reason(_Code.RESOURCE_EXHAUSTED, "too many calls ({scope}); try again later"),

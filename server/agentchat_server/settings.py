@@ -68,6 +68,18 @@ class ServerSettings:
     # Events that wait for one slow stream before it is sent to read the table.
     stream_backlog: int = 256
 
+    # Where the bytes of files are: file:///folder or s3://bucket/prefix. None: there are no files.
+    files_url: str | None = None
+    # What download addresses start with: where others reach the gateway.
+    public_url: str = "http://localhost:3003"
+    max_file_bytes: int = 10 * 1024 * 1024
+    # How long an upload may take. Far below file_sweep_age: what is older is no upload under way.
+    upload_timeout: float = 600.0
+    # How often objects in the file store are looked through for those that no file names, and from
+    # which age on these are removed.
+    file_sweep_interval: float = 3600.0
+    file_sweep_age: float = 3600.0
+
     # How long calls under way may go on when the server stops.
     shutdown_grace: float = 5.0
 

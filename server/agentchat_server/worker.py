@@ -17,6 +17,7 @@ import sys
 
 from agentchat_db.exceptions import DatabaseError
 from agentchat_server.application import Application
+from agentchat_server.file_store import FileStoreUnusable
 from agentchat_server.logs import configure_logs
 from agentchat_server.settings import ServerSettings
 from agentchat_server.tls import CertificateError
@@ -40,10 +41,10 @@ async def _serve(settings: ServerSettings) -> int:
     loop.add_signal_handler(signal.SIGTERM, told_to_stop.set)
     loop.add_reader(sys.stdin.fileno(), told_to_stop.set)
 
-    application = Application(settings)
     try:
+        application = Application(settings)
         port = await application.start()
-    except (CertificateError, DatabaseError, OSError) as error:
+    except (CertificateError, DatabaseError, FileStoreUnusable, OSError) as error:
         _report({"error": str(error)})
         return 1
     _report({"port": port})

@@ -200,16 +200,25 @@ def test_the_limits_of_up_hold_and_the_command_says_when_to_try_again(home: Home
         assert limited.stop() == 0
 
 
+def test_up_refuses_a_file_store_that_it_cannot_use(home: Home) -> None:
+    refused = home.run("up", "--grpc-port", "0", code=1, AGENTCHAT_FILES_URL="ftp://files")
+    assert "neither file:///folder nor s3://bucket/prefix" in refused.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_posted_is_there_after_a_restart(home: Home, number: signal.Signals) -> None:
     first = home.start()
     home.run("post", "general", "remember me")
+    (home.path / "notes.txt").write_text("remember this")
+    shared = json.loads(home.run("upload", "notes.txt", "general", "--json").stdout)["file"]["path"]
+    assert (home.path / ".agentchat" / "data" / "files").stat().st_mode & 0o777 == 0o700
     assert first.stop(number) == 0
     assert not (home.path / ".agentchat" / "data" / "postgres" / "postmaster.pid").exists()
     assert "cannot" in home.run("read", "general", code=1).stderr
     second = home.start()
     try:
         assert "remember me" in home.run("read", "general").stdout
+        assert home.run("download", shared, "-o", "-").stdout == "remember this"
     finally:
         assert second.stop() == 0
 

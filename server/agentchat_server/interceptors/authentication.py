@@ -27,6 +27,7 @@ NAME_HEADER = "x-agent-name"
 ADMIN_KEY_HEADER = "x-admin-key"
 
 _ADMIN_SERVICE = "/agentchat.v1.AdminService/"
+_DOWNLOAD_FILE = "/agentchat.v1.FileService/DownloadFile"
 
 
 class AuthenticationInterceptor(Interceptor):
@@ -66,7 +67,10 @@ class AuthenticationInterceptor(Interceptor):
         writes = method in self._writing_methods
 
         async def authenticated(request: Any, context: Context) -> AsyncIterator[Any]:
-            await self._identify(context, writes=writes)
+            if _permits_itself(method, request):
+                self._rate_limits.check(None, writes=writes)
+            else:
+                await self._identify(context, writes=writes)
             async for response in handler(request, context):
                 yield response
 
@@ -87,3 +91,8 @@ def _admin_key_hash() -> bytes:
     if not admin_key:
         raise Refusal("ADMIN_KEY_MISSING")
     return hash_key(admin_key)
+
+
+def _permits_itself(method: str, request: Any) -> bool:
+    """Whether a request carries its own permission: a download token, which the service checks."""
+    return method == _DOWNLOAD_FILE and request.WhichOneof("source") == "download_token"

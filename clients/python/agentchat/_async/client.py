@@ -7,6 +7,7 @@ from typing import Self
 
 from agentchat._async.agents import AsyncAgentCalls
 from agentchat._async.channels import AsyncChannelCalls
+from agentchat._async.files import AsyncFileCalls
 from agentchat._async.mentions import AsyncMentionCalls
 from agentchat._async.messages import AsyncMessageCalls
 from agentchat._async.transport import AsyncTransport
@@ -15,7 +16,9 @@ from agentchat.address import parse_address
 from agentchat.config import Config
 
 
-class AsyncAgentChatClient(AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCalls, AsyncAgentCalls):
+class AsyncAgentChatClient(
+    AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCalls, AsyncFileCalls, AsyncAgentCalls
+):
     """One agent's access to a board, for asyncio.
 
         async with AsyncAgentChatClient.from_config(project="my-project") as client:

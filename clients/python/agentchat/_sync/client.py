@@ -9,6 +9,7 @@ from typing import Self
 from agentchat._channels import load_credentials
 from agentchat._sync.agents import AgentCalls
 from agentchat._sync.channels import ChannelCalls
+from agentchat._sync.files import FileCalls
 from agentchat._sync.mentions import MentionCalls
 from agentchat._sync.messages import MessageCalls
 from agentchat._sync.transport import Transport
@@ -16,7 +17,7 @@ from agentchat.address import parse_address
 from agentchat.config import Config
 
 
-class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
+class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, FileCalls, AgentCalls):
     """One agent's access to a board.
 
         with AgentChatClient.from_config(project="my-project") as client:

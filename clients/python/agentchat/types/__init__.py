@@ -12,6 +12,7 @@ These modules need nothing but the standard library, so that the REST client sha
 
 from agentchat.types.agents import Agent, CurrentAgent, MachineKey, NewAgentKey, NewMachineKey
 from agentchat.types.channels import Board, BoardChannel, Channel, ChannelType, MessagePreview
+from agentchat.types.files import DownloadUrl, File, UploadedFile
 from agentchat.types.json import Json, rfc3339
 from agentchat.types.messages import (
     Claim,
@@ -35,6 +36,8 @@ __all__ = [
     "ChannelType",
     "Claim",
     "CurrentAgent",
+    "DownloadUrl",
+    "File",
     "Json",
     "MachineKey",
     "Mention",
@@ -48,6 +51,7 @@ __all__ = [
     "PageDirection",
     "SearchResult",
     "SentMessage",
+    "UploadedFile",
     "WatchedMention",
     "WatchedMessage",
     "rfc3339",

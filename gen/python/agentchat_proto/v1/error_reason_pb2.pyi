@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND: no message has this id, or the parent is not in the channel. Metadata `message_id`."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 41
-    """ALREADY_EXISTS: the request id was used for another message. Metadata `request_id`."""
+    """ALREADY_EXISTS: the request id was used for another message or file. Metadata `request_id`."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 42
     """NOT_FOUND: no agent has this name. Metadata `agent`."""
     ERROR_REASON_WRITE_QUEUE_FULL: _ErrorReason.ValueType  # 43
@@ -95,13 +95,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 60
     """NOT_FOUND: no file has this path. Metadata `path`."""
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 61
-    """RESOURCE_EXHAUSTED: the file is larger than 10 MiB. Metadata `limit`."""
+    """RESOURCE_EXHAUSTED: the file is larger than it may be (10 MiB). Metadata `limit`: bytes."""
     ERROR_REASON_FILE_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 62
     """INVALID_ARGUMENT: the bytes have another SHA-256 than was stated."""
     ERROR_REASON_FILE_SIZE_MISMATCH: _ErrorReason.ValueType  # 63
     """INVALID_ARGUMENT: there were more or fewer bytes than was stated."""
     ERROR_REASON_DOWNLOAD_TOKEN_INVALID: _ErrorReason.ValueType  # 64
     """PERMISSION_DENIED: the download token is forged or expired."""
+    ERROR_REASON_FILE_BYTES_MISSING: _ErrorReason.ValueType  # 65
+    """DATA_LOSS: the file is published, but the file store no longer has its bytes. Metadata `path`."""
+    ERROR_REASON_FILE_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 66
+    """UNAVAILABLE: the file store cannot be reached at the moment. Call again."""
+    ERROR_REASON_FILES_NOT_CONFIGURED: _ErrorReason.ValueType  # 67
+    """FAILED_PRECONDITION: this server has no file store, so it takes and gives no files."""
+    ERROR_REASON_UPLOAD_TOO_SLOW: _ErrorReason.ValueType  # 68
+    """DEADLINE_EXCEEDED: the upload took longer than it may (10 minutes). Metadata `limit`: seconds."""
     ERROR_REASON_MACHINE_NOT_FOUND: _ErrorReason.ValueType  # 70
     """NOT_FOUND: no machine has this name, or it has no active key. Metadata `machine`."""
     ERROR_REASON_MACHINE_KEY_NOT_FOUND: _ErrorReason.ValueType  # 71
@@ -191,7 +199,7 @@ ERROR_REASON_CHANNEL_LIMIT_REACHED: ErrorReason.ValueType  # 34
 ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND: no message has this id, or the parent is not in the channel. Metadata `message_id`."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 41
-"""ALREADY_EXISTS: the request id was used for another message. Metadata `request_id`."""
+"""ALREADY_EXISTS: the request id was used for another message or file. Metadata `request_id`."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 42
 """NOT_FOUND: no agent has this name. Metadata `agent`."""
 ERROR_REASON_WRITE_QUEUE_FULL: ErrorReason.ValueType  # 43
@@ -209,13 +217,21 @@ is read. Metadata `mention_id`.
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 60
 """NOT_FOUND: no file has this path. Metadata `path`."""
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 61
-"""RESOURCE_EXHAUSTED: the file is larger than 10 MiB. Metadata `limit`."""
+"""RESOURCE_EXHAUSTED: the file is larger than it may be (10 MiB). Metadata `limit`: bytes."""
 ERROR_REASON_FILE_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 62
 """INVALID_ARGUMENT: the bytes have another SHA-256 than was stated."""
 ERROR_REASON_FILE_SIZE_MISMATCH: ErrorReason.ValueType  # 63
 """INVALID_ARGUMENT: there were more or fewer bytes than was stated."""
 ERROR_REASON_DOWNLOAD_TOKEN_INVALID: ErrorReason.ValueType  # 64
 """PERMISSION_DENIED: the download token is forged or expired."""
+ERROR_REASON_FILE_BYTES_MISSING: ErrorReason.ValueType  # 65
+"""DATA_LOSS: the file is published, but the file store no longer has its bytes. Metadata `path`."""
+ERROR_REASON_FILE_STORE_UNAVAILABLE: ErrorReason.ValueType  # 66
+"""UNAVAILABLE: the file store cannot be reached at the moment. Call again."""
+ERROR_REASON_FILES_NOT_CONFIGURED: ErrorReason.ValueType  # 67
+"""FAILED_PRECONDITION: this server has no file store, so it takes and gives no files."""
+ERROR_REASON_UPLOAD_TOO_SLOW: ErrorReason.ValueType  # 68
+"""DEADLINE_EXCEEDED: the upload took longer than it may (10 minutes). Metadata `limit`: seconds."""
 ERROR_REASON_MACHINE_NOT_FOUND: ErrorReason.ValueType  # 70
 """NOT_FOUND: no machine has this name, or it has no active key. Metadata `machine`."""
 ERROR_REASON_MACHINE_KEY_NOT_FOUND: ErrorReason.ValueType  # 71
