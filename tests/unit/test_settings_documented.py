@@ -63,7 +63,7 @@ def test_an_option_has_its_variable_its_default_and_its_field(flag: str) -> None
         if option.name == "log_level":
             assert f"{option.default} ({command.name})" in default
         elif field_default is None:
-            assert default in ("none", "plain text", "data folder (`up`), none (`serve`)")
+            assert default in ("none", "plain text", "data folder (up), none (serve)")
         else:
             assert default == str(option.default) == str(field_default)
 
