@@ -31,6 +31,8 @@ NAMES = {
     "StopAsyncIteration": "StopIteration",
     "_async": "_sync",
     "async_invoke": "invoke",
+    "async_run": "run",
+    "async_send_stream": "send_stream",
     "async_sleep": "sleep",
     "open_async_channel": "open_channel",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from agentchat_proto.v1 import (
     agent_service_pb2_grpc,
     board_service_pb2_grpc,
     channel_service_pb2_grpc,
+    file_pb2,
+    file_service_pb2,
     file_service_pb2_grpc,
     mention_service_pb2,
     mention_service_pb2_grpc,
@@ -36,6 +37,16 @@ from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.settings import ServerSettings
 
 R = TypeVar("R")
+
+# What tests do would be too much for the defaults; those of a limit set it.
+UNLIMITED: dict[str, Any] = {
+    "agent_read_limit": 0,
+    "agent_write_limit": 0,
+    "global_read_limit": 0,
+    "global_write_limit": 0,
+    "auth_failure_limit": 0,
+    "agent_stream_limit": 10_000,
+}
 
 # No call of a test waits longer, in seconds.
 DEADLINE = 20.0
@@ -140,6 +151,37 @@ class Agent(Stubs):
         )
         return response
 
+    async def upload(
+        self,
+        content: bytes,
+        channel: str = "general",
+        name: str = "notes.txt",
+        *,
+        timeout: float = DEADLINE,
+        **fields: Any,
+    ) -> file_service_pb2.UploadFileResponse:
+        """Uploads a file in parts of 64 KiB."""
+        response: file_service_pb2.UploadFileResponse = await self.files.UploadFile(
+            iter(upload_parts(content, channel=channel, name=name, **fields)), timeout=timeout
+        )
+        return response
+
+    async def download(self, path: str) -> tuple[file_pb2.File, bytes]:
+        """Downloads a file."""
+        return await self.download_by(file_service_pb2.DownloadFileRequest(path=path))
+
+    async def download_by(self, request: file_service_pb2.DownloadFileRequest) -> tuple[file_pb2.File, bytes]:
+        """Downloads a file by its path, or by a token."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                first, *rest = [part async for part in self.files.DownloadFile(request)]
+        except grpc.aio.AioRpcError as error:
+            raise Failure(error) from error
+        assert first.WhichOneof("part") == "file"
+        assert all(part.WhichOneof("part") == "chunk" for part in rest)
+        assert all(0 < len(part.chunk) <= 64 * 1024 for part in rest)
+        return first.file, b"".join(part.chunk for part in rest)
+
     async def unread_mentions(self, **fields: Any) -> mention_service_pb2.ListMentionsResponse:
         """Lists unread mentions."""
         response: mention_service_pb2.ListMentionsResponse = await self.mentions.ListMentions(
@@ -220,7 +262,7 @@ class Board:
     @asynccontextmanager
     async def serve(cls, database_url: str, owner_url: str, **settings: Any) -> AsyncIterator[Board]:
         """Serves a board in this process, with settings of the server."""
-        chosen = dataclasses.replace(ServerSettings(database_url=database_url, port=0), **settings)
+        chosen = ServerSettings(**{"database_url": database_url, "port": 0, **UNLIMITED, **settings})
         application = Application(chosen)
         port = await application.start()
         served = cls(application, f"127.0.0.1:{port}", owner_url, database_url)
@@ -257,6 +299,19 @@ class Board:
         """A connection as the owner of the database, past all policies."""
         async with await psycopg.AsyncConnection.connect(self.owner_url, autocommit=True) as connection:
             yield connection
+
+
+def upload_parts(
+    content: bytes, part_size: int = 64 * 1024, **metadata: Any
+) -> list[file_service_pb2.UploadFileRequest]:
+    """The parts of an upload."""
+    return [
+        file_service_pb2.UploadFileRequest(metadata=file_service_pb2.FileMetadata(**metadata)),
+        *(
+            file_service_pb2.UploadFileRequest(chunk=content[start : start + part_size])
+            for start in range(0, len(content), part_size)
+        ),
+    ]
 
 
 def as_struct(value: dict[str, Any]) -> Struct:

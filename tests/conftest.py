@@ -4,6 +4,8 @@
   `pytestmark = on_both_postgres` runs on Debian's PostgreSQL 15 too.
 - `database_url`: an empty board, for the role of the server. `owner_url`: the same as its owner.
 - `board`: the server on it, in this process; `tests/board.py` has what tests do with it.
+- `local_files`, `s3_files`: empty file stores, the second on an S3 server for the whole run;
+  `file_board` is a board with the store that the fixture `files` gives, a local one unless a test chooses.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from psycopg import sql
 from agentchat_db import migrations
 from agentchat_db.embedded import EmbeddedPostgres
 from tests.board import Board, Cluster
+from tests.file_stores import InspectedStore, LocalFolder, S3Bucket
 from tests.postgres15 import find_postgres15
+from tests.s3_server import S3Server
 
 _numbers = itertools.count(1)
 
@@ -84,6 +88,44 @@ def owner_url(cluster: Cluster, database_name: str) -> str:
 async def board(database_url: str, owner_url: str) -> AsyncIterator[Board]:
     """An empty board, served."""
     async with Board.serve(database_url, owner_url) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server."""
+    server = S3Server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def local_files(tmp_path: Path) -> LocalFolder:
+    """A folder for files, which the server makes."""
+    return LocalFolder(tmp_path / "files")
+
+
+@pytest.fixture
+def s3_files(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
+    """An empty bucket for files, and the environment that leads to it."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = f"board-{next(_numbers)}"
+    s3_server.create_bucket(bucket)
+    return S3Bucket(s3_server, bucket)
+
+
+@pytest.fixture
+def files(request: pytest.FixtureRequest) -> InspectedStore:
+    """The file store of `file_board`: `local_files`, or the fixture that a test names."""
+    store: InspectedStore = request.getfixturevalue(getattr(request, "param", "local_files"))
+    return store
+
+
+@pytest.fixture
+async def file_board(database_url: str, owner_url: str, files: InspectedStore) -> AsyncIterator[Board]:
+    """An empty board with a file store, served."""
+    async with Board.serve(database_url, owner_url, files_url=files.url) as served:
         yield served
 
 

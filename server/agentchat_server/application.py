@@ -35,13 +35,19 @@ from agentchat_proto.v1 import (
     search_service_pb2,
     search_service_pb2_grpc,
 )
+from agentchat_server.authentication_limits import AuthenticationLimits
+from agentchat_server.claims import ClaimTimer
+from agentchat_server.file_store import open_file_store
+from agentchat_server.file_sweep import FileSweeper
 from agentchat_server.hub import LogHub
 from agentchat_server.identity import Authenticator
 from agentchat_server.interceptors import MethodTable
 from agentchat_server.interceptors.authentication import AuthenticationInterceptor
 from agentchat_server.interceptors.errors import ErrorInterceptor
 from agentchat_server.interceptors.logging import LoggingInterceptor
+from agentchat_server.listening import listen, server_options
 from agentchat_server.metrics import Snapshot, WorkerMetrics
+from agentchat_server.rate_limits import RateLimits, writing_methods
 from agentchat_server.services.admin import AdminService
 from agentchat_server.services.agents import AgentService
 from agentchat_server.services.board import BoardService
@@ -52,14 +58,15 @@ from agentchat_server.services.messages import MessageService
 from agentchat_server.services.search import SearchService
 from agentchat_server.settings import ServerSettings
 from agentchat_server.streams import StreamRegistry
+from agentchat_server.uploads import Uploader
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter
 
 if TYPE_CHECKING:
     from agentchat_server.tracing import Tracing
 
-SERVICE_NAMES = tuple(
-    module.DESCRIPTOR.services_by_name[name].full_name
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name]
     for module, name in (
         (admin_service_pb2, "AdminService"),
         (agent_service_pb2, "AgentService"),
@@ -71,17 +78,7 @@ SERVICE_NAMES = tuple(
         (search_service_pb2, "SearchService"),
     )
 )
-
-_OPTIONS = (
-    # Workers share the port. The supervisor has made sure that nobody else does.
-    ("grpc.so_reuseport", 1),
-    # A client may ask every 10 seconds whether the connection lives, also without a call under way.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Ask it back, so that streams of a peer that is gone do not stay.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
+SERVICE_NAMES = tuple(service.full_name for service in _SERVICES)
 
 _log = structlog.get_logger(__name__)
 
@@ -89,12 +86,13 @@ _log = structlog.get_logger(__name__)
 class Application:
     """A server in this process. `start` it, and `stop` it once.
 
-    It counts when the settings say so, and traces to `tracing`, which it closes at its end.
+    It counts when the settings have a port for metrics, and traces to `tracing`, which it closes at its end.
+    Raises FileStoreUnusable when the settings name a file store that cannot be used.
     """
 
     def __init__(self, settings: ServerSettings, *, tracing: Tracing | None = None) -> None:
         self._settings = settings
-        self._metrics = WorkerMetrics(self._sample) if settings.metrics else None
+        self._metrics = None if settings.metrics_port is None else WorkerMetrics(self._sample)
         self._tracing = tracing
         self._database = Database(
             settings.database_url,
@@ -102,10 +100,37 @@ class Application:
             statement_timeout=settings.statement_timeout,
             observe=None if tracing is None else tracing.statement,
         )
-        self._authenticator = Authenticator(self._database, cache_time=settings.identity_cache_time)
-        self._streams = StreamRegistry(self._database)
-        self._hub = LogHub(self._database, settings, on_identities_changed=self._identities_changed)
+        self._authentication_limits = AuthenticationLimits(settings)
+        self._authenticator = Authenticator(
+            self._database, self._authentication_limits, cache_time=settings.identity_cache_time
+        )
+        self._streams = StreamRegistry(
+            self._database, limit=settings.stream_limit, limit_per_agent=settings.agent_stream_limit
+        )
+        self._hub = LogHub(
+            self._database,
+            settings,
+            on_identities_changed=self._identities_changed,
+            on_claims_changed=self._claims_changed,
+        )
+        self._claim_timer = ClaimTimer(self._database, self._hub, poll_interval=settings.hub_poll_interval)
         self._writer = MessageWriter(self._database, settings, metrics=self._metrics, tracing=tracing)
+        self._files = open_file_store(settings.files_url) if settings.files_url else None
+        self._uploader: Uploader | None = None
+        self._sweeper: FileSweeper | None = None
+        if self._files is not None:
+            self._uploader = Uploader(
+                self._database,
+                self._files,
+                max_bytes=settings.max_file_bytes,
+                timeout=settings.upload_timeout,
+            )
+            self._sweeper = FileSweeper(
+                self._database,
+                self._files,
+                interval=settings.file_sweep_interval,
+                age=settings.file_sweep_age,
+            )
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
         self._stopping: asyncio.Task[None] | None = None
@@ -116,21 +141,21 @@ class Application:
         Raises:
             DatabaseUnavailable: when Postgres cannot be reached.
             OSError: when the port is taken.
+            CertificateError: when the files for TLS cannot be used.
         """
         settings = self._settings
         await self._database.open()
         await self._hub.open()
         self._writer.open()
         self._streams.open()
-        try:
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            port = self._server.add_insecure_port(f"{host}:{settings.port}")
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {settings.host} port {settings.port}") from error
+        self._claim_timer.open()
+        if self._sweeper is not None:
+            self._sweeper.open()
+        port = listen(self._server, settings)
         await self._server.start()
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        _log.info("serving", host=settings.host, port=port)
+        _log.info("serving", host=settings.host, port=port, tls=settings.tls_cert is not None)
         return port
 
     async def stop(self) -> None:
@@ -148,6 +173,10 @@ class Application:
         self._streams.end_all()
         await self._server.stop(self._settings.shutdown_grace)
         await self._writer.close()
+        await self._claim_timer.close()
+        for files in (self._uploader, self._sweeper, self._files):
+            if files is not None:
+                await files.close()
         await self._streams.close()
         await self._hub.close()
         await self._database.close()
@@ -176,12 +205,20 @@ class Application:
         self._authenticator.forget()
         self._streams.check_soon()
 
+    def _claims_changed(self, notification: str) -> None:
+        self._claim_timer.hear(notification)
+
     def _make_server(self) -> grpc.aio.Server:
         methods: Any = MethodTable(
             (
                 LoggingInterceptor(metrics=self._metrics, tracing=self._tracing),
                 ErrorInterceptor(),
-                AuthenticationInterceptor(self._authenticator),
+                AuthenticationInterceptor(
+                    self._authenticator,
+                    self._authentication_limits,
+                    RateLimits(self._settings),
+                    writing_methods(*_SERVICES),
+                ),
             )
         )
         database = self._database
@@ -190,9 +227,11 @@ class Application:
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(database), methods)
         board_service_pb2_grpc.add_BoardServiceServicer_to_server(BoardService(database), methods)
         channel_service_pb2_grpc.add_ChannelServiceServicer_to_server(ChannelService(database), methods)
-        file_service_pb2_grpc.add_FileServiceServicer_to_server(FileService(), methods)
+        file_service_pb2_grpc.add_FileServiceServicer_to_server(
+            FileService(database, self._files, self._uploader, public_url=self._settings.public_url), methods
+        )
         mention_service_pb2_grpc.add_MentionServiceServicer_to_server(
-            MentionService(database, watcher), methods
+            MentionService(database, watcher, self._claim_timer), methods
         )
         message_service_pb2_grpc.add_MessageServiceServicer_to_server(
             MessageService(database, self._writer, watcher), methods
@@ -201,6 +240,6 @@ class Application:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, methods)
         names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, methods)
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=server_options(self._settings))
         server.add_generic_rpc_handlers((methods,))
         return server

@@ -49,11 +49,11 @@ class Call:
         return value if isinstance(value, str) else None
 
 
-_call: ContextVar[Call | None] = ContextVar("call", default=None)
+_call: ContextVar[Call] = ContextVar("call")
 
 
-def current_call() -> Call | None:
-    """The call that the present task serves, None outside of calls."""
+def current_call() -> Call:
+    """The call that the present task serves."""
     return _call.get()
 
 
@@ -64,7 +64,7 @@ def set_current_call(call: Call) -> None:
 
 def add_call(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A processor of structlog: adds to a line which call it is about."""
-    call = _call.get()
+    call = _call.get(None)
     if call is not None:
         event.setdefault("request_id", call.request_id)
         event.setdefault("method", call.method)

@@ -13,9 +13,11 @@ from agentchat_proto.v1 import (
     agent_pb2,
     board_service_pb2,
     channel_pb2,
+    file_pb2,
     machine_key_pb2,
     mention_pb2,
     message_pb2,
+    message_service_pb2,
 )
 
 AGENT_KINDS = {"agent": agent_pb2.AGENT_KIND_AGENT, "human": agent_pb2.AGENT_KIND_HUMAN}
@@ -121,8 +123,19 @@ def message(row: Row) -> message_pb2.Message:
     )
 
 
+def mentioned_agents(mentions: dict[str, Any] | None) -> list[message_service_pb2.MentionedAgent]:
+    """The agents that a message mentions, from `mentions` of the log function."""
+    named = mentions["mentioned"] if mentions else []
+    return [message_service_pb2.MentionedAgent(agent_id=one["agent_id"], name=one["name"]) for one in named]
+
+
+def unknown_mentions(mentions: dict[str, Any] | None) -> list[str]:
+    """The names that a message mentions and no active agent has, from `mentions` of the log function."""
+    return list(mentions["unknown"]) if mentions else []
+
+
 def mention(row: Row) -> mention_pb2.Mention:
-    """A row of mention_view."""
+    """A row of mention_view_v2."""
     return mention_pb2.Mention(
         id=str(row.id),
         message_id=str(row.message_id),
@@ -162,6 +175,24 @@ def new_mention(mention_id: str, of: message_pb2.Message) -> mention_pb2.Mention
     if of.HasField("parent_message_id"):
         converted.parent_message_id = of.parent_message_id
     return converted
+
+
+def file(row: Row) -> file_pb2.File:
+    """A row of file_view."""
+    return file_pb2.File(
+        id=str(row.id),
+        path=row.path,
+        channel_id=str(row.channel_id),
+        channel_name=row.channel_name,
+        name=row.name,
+        size=row.size,
+        content_type=row.content_type,
+        sha256=row.sha256.hex(),
+        uploaded_by_agent_id=str(row.uploaded_by),
+        uploaded_by_name=row.uploaded_by_name,
+        message_id=None if row.message_id is None else str(row.message_id),
+        created_at=timestamp(row.created_at),
+    )
 
 
 def machine_key(row: Row) -> machine_key_pb2.MachineKey:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,9 +23,17 @@ MAX_METADATA_BYTES = 4 * 1024
 MAX_METADATA_DEPTH = 16
 MAX_DESCRIPTION = 500
 MAX_QUERY = 500
+MAX_FILE_NAME = 255
+MAX_CONTENT_TYPE = 255
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,99}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
+# type/subtype and parameters, as RFC 9110 has them: only visible ASCII, so nothing that ends a header.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a word of RFC 9110
+_MEDIA_TYPE = re.compile(
+    rf'{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*{_TOKEN}=(?:{_TOKEN}|"(?:[ !#-\[\]-~]|\\[ -~])*"))*', re.ASCII
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,6 +84,36 @@ def query(value: str) -> str:
     if not value or value.isspace():
         raise InvalidField("query", f"must be 1 to {MAX_QUERY} characters, not only white space")
     return value
+
+
+def file_name(value: str) -> str:
+    """The name of a file, as it is kept. What a path makes of it is `files.safe_name`."""
+    if not value or value.isspace() or len(value) > MAX_FILE_NAME:
+        raise InvalidField("name", f"must be 1 to {MAX_FILE_NAME} characters, not only white space")
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise InvalidField("name", "must not contain control characters")
+    return value
+
+
+def content_type(value: str) -> str:
+    """A media type, `application/octet-stream` when none is stated."""
+    if not value:
+        return "application/octet-stream"
+    if len(value) > MAX_CONTENT_TYPE or not _MEDIA_TYPE.fullmatch(value):
+        raise InvalidField(
+            "content_type",
+            f"must be a media type, such as text/plain, of at most {MAX_CONTENT_TYPE} characters",
+        )
+    return value
+
+
+def sha256(value: str) -> bytes | None:
+    """A SHA-256 in hex; None for none."""
+    if not value:
+        return None
+    if not _SHA256.fullmatch(value):
+        raise InvalidField("sha256", "must be 64 hex digits")
+    return bytes.fromhex(value)
 
 
 def page_size(value: int, *, default: int, maximum: int) -> int:
@@ -185,7 +224,11 @@ def _exponents(value: Any) -> int:
 
 def _spoken(span: timedelta) -> str:
     seconds = span.total_seconds()
-    for unit, size in (("days", 86_400), ("hours", 3_600)):
+    for unit, size in (("day", 86_400), ("hour", 3_600)):
         if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} seconds"
+            return _counted(seconds / size, unit)
+    return _counted(seconds, "second")
+
+
+def _counted(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"

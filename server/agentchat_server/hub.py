@@ -7,7 +7,8 @@ that was lost, and after a lost connection the hub reads on from where it was.
 Each stream has a `Subscription`, which holds what it has not taken yet. A ring of recent events spares
 reconnecting streams the table.
 
-The same connection hears that keys or agents changed, and calls `on_identities_changed`.
+The same connection hears that keys or agents changed, and calls `on_identities_changed`; and of claims, for
+`on_claims_changed`.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ class LogHub:
         settings: ServerSettings,
         *,
         on_identities_changed: Callable[[], None],
+        on_claims_changed: Callable[[str], None],
     ) -> None:
         self._database = database
         self._settings = settings
         self._on_identities_changed = on_identities_changed
+        # Called with what the notification says, or with nothing when some may have been lost.
+        self._on_claims_changed = on_claims_changed
         self._ring: deque[LogEvent] = deque()
         self._ring_bytes = 0
         self._whole_log: set[Subscription] = set()
@@ -96,6 +100,19 @@ class LogHub:
                 del self._by_channel[channel_id]
         if subscription.agent_id is not None and not self._by_agent[subscription.agent_id]:
             del self._by_agent[subscription.agent_id]
+
+    def followed_agents(self) -> list[UUID]:
+        """The agents whose mentions are followed here."""
+        return list(self._by_agent)
+
+    def is_agent_followed(self, agent_id: UUID) -> bool:
+        """Whether the mentions of an agent are followed here."""
+        return agent_id in self._by_agent
+
+    def wake(self, agent_id: UUID) -> None:
+        """Wakes the subscriptions to the mentions of an agent."""
+        for subscription in self._by_agent.get(agent_id, ()):
+            subscription.wake()
 
     def recent(self, after: int, through: int) -> list[LogEvent] | None:
         """The events of a stretch of the log, None when the ring does not hold all of them."""
@@ -157,6 +174,7 @@ class LogHub:
         with translated_errors():
             await connection.execute("listen agentchat_log")
             await connection.execute("listen agentchat_identities")
+            await connection.execute("listen agentchat_claims")
         return connection
 
     async def _position(self, connection: Connection) -> tuple[UUID, int]:
@@ -175,6 +193,7 @@ class LogHub:
                     connection = await self._connect()
                     # What was announced meanwhile, nobody heard.
                     self._on_identities_changed()
+                    self._on_claims_changed("")
                 announced = 0
                 while True:
                     await self._read_new(connection, announced)
@@ -203,9 +222,15 @@ class LogHub:
                         timeout=self._settings.hub_poll_interval, stop_after=1
                     )
                 ]
-            if any(notification.channel == "agentchat_identities" for notification in heard):
-                self._on_identities_changed()
-            announced = max((int(notification.payload or 0) for notification in heard), default=0)
+            announced = 0
+            for notification in heard:
+                match notification.channel:
+                    case "agentchat_log":
+                        announced = max(announced, int(notification.payload))
+                    case "agentchat_identities":
+                        self._on_identities_changed()
+                    case "agentchat_claims":
+                        self._on_claims_changed(notification.payload)
             # Of a burst of batches, the first read may have covered them all.
             if not heard or announced > self.head:
                 return announced

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,9 @@ from agentchat_db import queries
 from agentchat_db.database import Database, Statement
 from agentchat_proto.v1 import agent_pb2
 from agentchat_server import fields
+from agentchat_server.authentication_limits import AGENT_FAILURES, AuthenticationLimits
 from agentchat_server.conversion import AGENT_KINDS
+from agentchat_server.peers import peer_of
 from agentchat_server.refusals import Refusal
 
 _SQL = queries.load("caller")
@@ -80,19 +82,22 @@ def hash_key(key: str) -> bytes:
 class Authenticator:
     """Resolves keys and names to callers."""
 
-    def __init__(self, database: Database, *, cache_time: float) -> None:
+    def __init__(self, database: Database, limits: AuthenticationLimits, *, cache_time: float) -> None:
         self._database = database
+        self._limits = limits
         self._cache_time = cache_time
         self._cache: dict[tuple[str, str | None], tuple[float, Caller]] = {}
-        # Look-ups under way, so that a burst of calls of one agent makes one.
-        self._lookups: dict[tuple[str, str | None], asyncio.Task[Caller]] = {}
+        # Look-ups under way, by peer, so that a burst of calls of one agent makes one.
+        self._lookups: dict[tuple[str, str | None, str], asyncio.Task[Caller]] = {}
         self._generation = 0
         # How many calls were answered from the cache, and how many were not.
         self.cache_hits = 0
         self.cache_misses = 0
 
-    async def authenticate(self, key: str | None, name: str | None) -> Caller:
+    async def authenticate(self, key: str | None, name: str | None, grpc_peer: Callable[[], str]) -> Caller:
         """The agent behind a key and a stated name (None: none stated).
+
+        `grpc_peer` is the `peer` of the call's context, asked when the answer is not at hand.
 
         Raises:
             Refusal: with the reasons that AgentService lists.
@@ -110,11 +115,12 @@ class Authenticator:
         if name is not None and not fields.is_name(name):
             raise Refusal("AGENT_NAME_INVALID")
 
-        lookup = self._lookups.get(identity)
+        attempt = (key, name, peer_of(grpc_peer()))
+        lookup = self._lookups.get(attempt)
         if lookup is None:
-            lookup = asyncio.create_task(self._look_up(key, name))
-            self._lookups[identity] = lookup
-            lookup.add_done_callback(lambda _: self._lookups.pop(identity, None))
+            lookup = asyncio.create_task(self._look_up(*attempt))
+            self._lookups[attempt] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(attempt, None))
         # A caller that goes away does not take the look-up from those who wait for it too.
         return await asyncio.shield(lookup)
 
@@ -124,15 +130,16 @@ class Authenticator:
         self._lookups.clear()
         self._generation += 1
 
-    async def _look_up(self, key: str, name: str | None) -> Caller:
-        generation = self._generation
-        asked_at = time.monotonic()
+    async def _look_up(self, key: str, name: str | None, peer: str) -> Caller:
         key_hash = hash_key(key)
-        row = await self._database.fetch_row(
-            Statement(_SQL["authenticate"], {"key_hash": key_hash, "name": name})
-        )
-        if row.refusal is not None:
-            raise Refusal(row.refusal, **(row.refusal_metadata or {}))
+        async with self._limits.attempt(peer, (key_hash, name), AGENT_FAILURES):
+            generation = self._generation
+            asked_at = time.monotonic()
+            row = await self._database.fetch_row(
+                Statement(_SQL["authenticate"], {"key_hash": key_hash, "name": name})
+            )
+            if row.refusal is not None:
+                raise Refusal(row.refusal, **(row.refusal_metadata or {}))
         caller = Caller(
             agent_id=row.agent_id,
             name=row.agent_name,

@@ -73,14 +73,10 @@ async def post_message(
         hops=row.hops,
         created_at=conversion.timestamp(row.created_at),
     )
-    named = row.mentions or {"mentioned": [], "unknown": []}
     return Posted(
         message=message,
-        mentioned=[
-            message_service_pb2.MentionedAgent(agent_id=one["agent_id"], name=one["name"])
-            for one in named["mentioned"]
-        ],
-        unknown_mentions=named["unknown"],
+        mentioned=conversion.mentioned_agents(row.mentions),
+        unknown_mentions=conversion.unknown_mentions(row.mentions),
         replayed=row.outcome == "REPLAYED",
     )
 

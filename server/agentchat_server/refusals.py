@@ -7,6 +7,7 @@ reads the same wherever it comes from; the errors interceptor turns a refusal in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import grpc
@@ -81,7 +82,7 @@ REASONS: dict[str, _Reason] = {
     "MESSAGE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no message has the id {message_id} here"),
     "REQUEST_ID_REUSED": _Reason(
         _Code.ALREADY_EXISTS,
-        "the request id {request_id} has posted another message; use a new one",
+        "the request id {request_id} has posted another message or file; use a new one",
     ),
     "AGENT_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no agent is named {agent}"),
     "WRITE_QUEUE_FULL": _Reason(
@@ -97,7 +98,8 @@ REASONS: dict[str, _Reason] = {
     ),
     "CLAIM_LOST": _Reason(
         _Code.FAILED_PRECONDITION,
-        "the claim on {mention_id} has expired or was taken over; claim it again",
+        "the claim on the mention {mention_id} is over: it expired, was released or taken over,"
+        " or the mention is read",
     ),
     "FILE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no file has the path {path}"),
     "FILE_TOO_LARGE": _Reason(_Code.RESOURCE_EXHAUSTED, "the file is larger than {limit} bytes"),
@@ -106,11 +108,27 @@ REASONS: dict[str, _Reason] = {
     ),
     "FILE_SIZE_MISMATCH": _Reason(_Code.INVALID_ARGUMENT, "there were more or fewer bytes than was stated"),
     "DOWNLOAD_TOKEN_INVALID": _Reason(_Code.PERMISSION_DENIED, "the download token is forged or expired"),
+    "FILE_BYTES_MISSING": _Reason(
+        _Code.DATA_LOSS, "the file store no longer has the bytes of {path}; tell whoever runs the board"
+    ),
+    "FILE_STORE_UNAVAILABLE": _Reason(
+        _Code.UNAVAILABLE, "the file store cannot be reached at the moment; call again"
+    ),
+    "FILES_NOT_CONFIGURED": _Reason(
+        _Code.FAILED_PRECONDITION,
+        "this server keeps no files; whoever runs it can set AGENTCHAT_FILES_URL",
+    ),
+    "UPLOAD_TOO_SLOW": _Reason(
+        _Code.DEADLINE_EXCEEDED, "the upload was not complete after {limit} seconds, the most it may take"
+    ),
     "MACHINE_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine is named {machine}, or it has no active key"),
     "MACHINE_KEY_NOT_FOUND": _Reason(_Code.NOT_FOUND, "no machine key has the id {key_id}"),
     "RATE_LIMITED": _Reason(_Code.RESOURCE_EXHAUSTED, "too many calls ({scope}); try again later"),
     "STREAM_LIMIT_REACHED": _Reason(
-        _Code.RESOURCE_EXHAUSTED, "this agent has {limit} streams open, the most it may have"
+        _Code.RESOURCE_EXHAUSTED, "this agent has as many streams open as it may: {limit}"
+    ),
+    "SERVER_STREAM_LIMIT_REACHED": _Reason(
+        _Code.RESOURCE_EXHAUSTED, "the server has as many streams open as it holds: {limit}; try again later"
     ),
     "SERVER_STOPPING": _Reason(_Code.UNAVAILABLE, "the server is stopping; call again"),
     "DATABASE_UNAVAILABLE": _Reason(
@@ -161,7 +179,8 @@ class Refusal(Exception):
         if self.retry_after is None:
             return []
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(self.retry_after * 1000))
+        # Rounded up: whoever comes back just then is not too early.
+        delay.FromMilliseconds(math.ceil(self.retry_after * 1000))
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
 
 

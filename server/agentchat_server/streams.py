@@ -1,5 +1,7 @@
 """The open streams of a worker: they end when their caller loses its right, and when the server stops.
 
+An agent may have a number of them open, and so may all agents together, since each takes memory.
+
 A stream registers its subscription with its caller. When keys or agents change, when a key's time is over,
 and every 20 seconds (which also keeps the callers online), all callers are checked in one query.
 """
@@ -7,9 +9,11 @@ and every 20 seconds (which also keeps the callers online), all callers are chec
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from uuid import UUID
 
 import structlog
 
@@ -20,15 +24,20 @@ from agentchat_server.refusals import Refusal
 from agentchat_server.subscription import Subscription
 
 _CHECK_INTERVAL = 20.0
+# Who finds the worker full may look again after this time, in seconds: streams come and go.
+_RETRY_WHEN_FULL = 5.0
 _log = structlog.get_logger(__name__)
 
 
 class StreamRegistry:
     """Keeps the open streams and ends those whose callers are refused."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, limit: int, limit_per_agent: int) -> None:
         self._database = database
+        self._limit = limit
+        self._limit_per_agent = limit_per_agent
         self._streams: dict[Subscription, Caller] = {}
+        self._open_of: Counter[UUID] = Counter()
         self._due = asyncio.Event()
         self._checker: asyncio.Task[None] | None = None
         self._stopping = False
@@ -45,16 +54,29 @@ class StreamRegistry:
 
     @contextmanager
     def registered(self, subscription: Subscription, caller: Caller) -> Iterator[None]:
-        """Lets the registry end a stream, until the block is left."""
+        """Lets the registry end a stream, until the block is left.
+
+        Raises:
+            Refusal: when the server stops, or there are as many streams as there may be.
+        """
         if self._stopping:
             raise Refusal("SERVER_STOPPING")
+        agent_id = caller.agent_id
+        if self._open_of[agent_id] >= self._limit_per_agent:
+            raise Refusal("STREAM_LIMIT_REACHED", limit=str(self._limit_per_agent))
+        if len(self._streams) >= self._limit:
+            raise Refusal("SERVER_STREAM_LIMIT_REACHED", retry_after=_RETRY_WHEN_FULL, limit=str(self._limit))
         self._streams[subscription] = caller
+        self._open_of[agent_id] += 1
         if caller.expires_at is not None:
             self._due.set()
         try:
             yield
         finally:
             del self._streams[subscription]
+            self._open_of[agent_id] -= 1
+            if not self._open_of[agent_id]:
+                del self._open_of[agent_id]
 
     def check_soon(self) -> None:
         """Has all callers checked now."""

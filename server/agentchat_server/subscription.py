@@ -46,6 +46,7 @@ class Subscription:
     agent_id: UUID | None = None
     _events: deque[LogEvent] = field(default_factory=deque)
     _overflowed: bool = False
+    _woken: bool = False
     _ended: Refusal | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,6 +60,16 @@ class Subscription:
         else:
             self._events.append(event)
         self._changed.set()
+
+    def wake(self) -> None:
+        """Lets `take` return at once, with whatever has come, and `was_woken` say so."""
+        self._woken = True
+        self._changed.set()
+
+    def was_woken(self) -> bool:
+        """Whether `wake` was called since this was last asked."""
+        woken, self._woken = self._woken, False
+        return woken
 
     def end(self, reason: Refusal) -> None:
         """Makes `take` raise, now and from now on."""

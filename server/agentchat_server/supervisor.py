@@ -1,8 +1,8 @@
 """The parent of the workers.
 
-It reserves the port, starts the workers, starts one again that dies, and stops them all. If it is told to, it
-serves the metrics of all of them. It imports neither gRPC nor the database driver, so it is up at once and
-stays small.
+It reserves the port, starts the workers, starts one again that dies, and stops them all. If the settings have
+a port for metrics, it serves those of all workers there. It imports neither gRPC nor the database driver, so
+it is up at once and stays small.
 
 Workers listen on one port with SO_REUSEPORT, which lets any process of the same user join in unnoticed.
 So the supervisor first binds the port without it, which fails when anybody listens there, and then holds a
@@ -16,19 +16,18 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import socket
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import structlog
 
+from agentchat_server.metrics_endpoint import MetricsEndpoint
 from agentchat_server.settings import ServerSettings
-
-if TYPE_CHECKING:
-    from agentchat_server.metrics_endpoint import MetricsEndpoint
 
 _START_TIMEOUT = 60.0
 _RESTART_DELAY = 0.1
@@ -46,17 +45,17 @@ class ServerStartError(Exception):
 
 
 class Supervisor:
-    """Runs a number of workers that share a port, and serves their metrics if there is a place for that."""
+    """Runs a number of workers that share a port."""
 
-    def __init__(
-        self, settings: ServerSettings, *, workers: int = 1, metrics: MetricsEndpoint | None = None
-    ) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._reservation = _reserve(settings.host, settings.port)
         self.host = settings.host
         self.port: int = self._reservation.getsockname()[1]
-        self._settings = dataclasses.replace(settings, port=self.port, metrics=metrics is not None)
-        self._metrics = metrics
-        self._count = workers
+        self._settings = dataclasses.replace(settings, port=self.port)
+        self._count = settings.workers
+        self._metrics: MetricsEndpoint | None = None
+        if settings.metrics_port is not None:
+            self._metrics = MetricsEndpoint(settings.metrics_host, settings.metrics_port)
         self._processes: list[Process] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -65,7 +64,7 @@ class Supervisor:
         """Starts the worker processes, which load their code while the database may still be starting.
 
         Raises:
-            ServerStartError: when the metrics cannot be served where they should be.
+            ServerStartError: when metrics cannot be served where they should be.
         """
         self._processes = [await self._spawn() for _ in range(self._count)]
         if self._metrics is not None:
@@ -92,6 +91,11 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(index)) for index in range(self._count)]
 
     @property
+    def metrics_url(self) -> str | None:
+        """What Prometheus is to scrape, None when metrics are off. To be asked after `prepare`."""
+        return None if self._metrics is None else self._metrics.url
+
+    @property
     def worker_pids(self) -> list[int]:
         """The process ids of the workers at the moment."""
         return [process.pid for process in self._processes]
@@ -108,8 +112,14 @@ class Supervisor:
         self._reservation.close()
 
     async def _spawn(self) -> Process:
+        # Anybody can make a TLS handshake fail, and gRPC would write lines of its own about it.
+        environment = {"GRPC_VERBOSITY": "ERROR", **os.environ}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agentchat_server.worker", stdin=PIPE, stdout=PIPE, limit=_MAX_LINE
+            *(sys.executable, "-m", "agentchat_server.worker"),
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=_MAX_LINE,
+            env=environment,
         )
 
     async def _go(self, process: Process) -> None:

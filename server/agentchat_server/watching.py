@@ -4,6 +4,8 @@
 
 The hub offers everything behind that point, so the two halves meet without a gap or an overlap. A stream
 that was too slow for the hub goes back to the first half from where it is.
+
+A subscription that is woken has something to send once more, of what lies behind it.
 """
 
 from __future__ import annotations
@@ -44,17 +46,29 @@ class Watcher:
         after: int,
         read: Callable[[int, int], AsyncIterator[tuple[int, T]]],
         convert: Callable[[LogEvent], T],
+        read_again: Callable[[int], AsyncIterator[T]] | None = None,
     ) -> AsyncIterator[Watched[T]]:
         """Yields what comes after a seq, and checkpoints: one when caught up, then when nothing comes.
 
         `read(after, through)` reads a stretch of the log from the table, `convert` makes the same of an
-        event. Ends only by an exception: a Refusal when the caller loses its right or the server stops.
+        event. `read_again(through)` reads what is to be sent again of the log up to a seq, first and
+        whenever the subscription is woken; the cursor stays where it is. Ends only by an exception: a
+        Refusal when the caller loses its right or the server stops.
         """
         hub = self.hub
+        position, through = after, subscription.since
+
+        async def again() -> AsyncIterator[Watched[T]]:
+            if read_again is not None:
+                async for item in read_again(position):
+                    subscription.raise_if_ended()
+                    yield Watched(hub.cursor(position), item)
+
         try:
             with self.streams.registered(subscription, caller):
-                position, through = after, subscription.since
                 while True:
+                    async for watched in again():
+                        yield watched
                     async for seq, item in read(position, through):
                         subscription.raise_if_ended()
                         yield Watched(hub.cursor(seq), item)
@@ -62,13 +76,18 @@ class Watcher:
                     yield Watched(hub.cursor(position))
 
                     while (events := await subscription.take(self.checkpoint_interval)) is not None:
+                        woken = subscription.was_woken()
                         if not events:
                             # Nothing of this stream's came, so it is as far as the hub.
                             position = hub.head
-                            yield Watched(hub.cursor(position))
+                            if not woken:
+                                yield Watched(hub.cursor(position))
                         for event in events:
                             position = event.seq
                             yield Watched(hub.cursor(position), convert(event))
+                        if woken:
+                            async for watched in again():
+                                yield watched
 
                     through = hub.head
                     subscription.restart(through)

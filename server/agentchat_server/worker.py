@@ -20,8 +20,10 @@ from collections.abc import AsyncIterator
 
 from agentchat_db.exceptions import DatabaseError
 from agentchat_server.application import Application
+from agentchat_server.file_store import FileStoreUnusable
 from agentchat_server.logs import configure_logs
 from agentchat_server.settings import ServerSettings
+from agentchat_server.tls import CertificateError
 from agentchat_server.tracing import Tracing, TracingUnavailable
 
 _METRICS_INTERVAL = 1.0
@@ -48,11 +50,11 @@ async def _serve(settings: ServerSettings) -> int:
     try:
         application = Application(settings, tracing=Tracing.from_environment())
         port = await application.start()
-    except (DatabaseError, OSError, TracingUnavailable) as error:
+    except (CertificateError, DatabaseError, FileStoreUnusable, OSError, TracingUnavailable) as error:
         _report({"error": str(error)})
         return 1
     _report({"port": port})
-    async with _metrics_reported(application) if settings.metrics else contextlib.nullcontext():
+    async with contextlib.nullcontext() if settings.metrics_port is None else _metrics_told(application):
         await told_to_stop.wait()
         loop.remove_reader(sys.stdin.fileno())
         await application.stop()
@@ -60,24 +62,24 @@ async def _serve(settings: ServerSettings) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _metrics_reported(application: Application) -> AsyncIterator[None]:
+async def _metrics_told(application: Application) -> AsyncIterator[None]:
     """Tells the supervisor the metrics, until the block is left, and then a last time."""
     loop = asyncio.get_running_loop()
     pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
 
-    async def report() -> None:
+    async def tell() -> None:
         while True:
             # A supervisor that does not listen is not waited for.
             if not pipe.get_write_buffer_size():
                 pipe.write(_line({"metrics": application.snapshot()}))
             await asyncio.sleep(_METRICS_INTERVAL)
 
-    reporter = asyncio.create_task(report())
+    teller = asyncio.create_task(tell())
     try:
         yield
     finally:
-        reporter.cancel()
-        await asyncio.gather(reporter, return_exceptions=True)
+        teller.cancel()
+        await asyncio.gather(teller, return_exceptions=True)
         if not pipe.get_write_buffer_size():
             os.set_blocking(sys.stdout.fileno(), True)
             _report({"metrics": application.snapshot()})

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -152,16 +153,72 @@ def test_up_refuses_plain_text_where_others_can_reach_it(home: Home) -> None:
     assert "--insecure" in home.run("up", "--host", "0.0.0.0", code=2).stderr
 
 
+def test_up_with_tls_writes_an_address_that_its_own_commands_can_use(home: Home) -> None:
+    authority = trustme.CA()
+    cert, key, trusted = (home.path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued = authority.issue_cert("localhost")
+    cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    key.chmod(0o644)
+    authority.cert_pem.write_to_path(str(trusted))
+    tls = ("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+
+    # Where others can reach it, TLS takes the place of --insecure; there is no database here.
+    nowhere = "postgresql://127.0.0.1:1/nowhere"
+    public = home.run("serve", "--host", "0.0.0.0", *tls, "--database-url", nowhere, code=1)
+    assert "warning: every user can read key.pem; run: chmod go= key.pem" in public.stderr
+    assert "--insecure" not in public.stderr
+    key.chmod(0o600)
+
+    encrypted = home.start(*tls, "--workers", "2")
+    try:
+        config = (home.path / ".agentchat" / "config").read_text()
+        assert f"AGENTCHAT_SERVER=grpcs://localhost:{encrypted.port}\n" in config
+        assert f"127.0.0.1:{encrypted.port}  (TLS)" in encrypted.greeting
+        assert "AGENTCHAT_CA_FILE" in home.run("whoami", code=1).stderr
+        home.run("whoami", AGENTCHAT_CA_FILE=str(trusted))
+        home.run("admin", "keys", "list", AGENTCHAT_CA_FILE=str(trusted))
+    finally:
+        assert encrypted.stop() == 0
+    plain = home.start()
+    try:
+        home.run("whoami")
+    finally:
+        assert plain.stop() == 0
+
+
+def test_the_limits_of_up_hold_and_the_command_says_when_to_try_again(home: Home) -> None:
+    home.environment["AGENTCHAT_AGENT_WRITE_LIMIT"] = "6"
+    limited = home.start("--auth-failure-limit", "off")
+    try:
+        home.run("post", "general", "first")
+        refused = home.run("post", "general", "second", code=1).stderr
+        assert refused.startswith("error: too many calls (agent); try again later\n")
+        assert re.search(r"^try again in \d+ s$", refused, re.MULTILINE)
+        home.run("read", "general")
+    finally:
+        assert limited.stop() == 0
+
+
+def test_up_refuses_a_file_store_that_it_cannot_use(home: Home) -> None:
+    refused = home.run("up", "--grpc-port", "0", code=1, AGENTCHAT_FILES_URL="ftp://files")
+    assert "neither file:///folder nor s3://bucket/prefix" in refused.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_posted_is_there_after_a_restart(home: Home, number: signal.Signals) -> None:
     first = home.start()
     home.run("post", "general", "remember me")
+    (home.path / "notes.txt").write_text("remember this")
+    shared = json.loads(home.run("upload", "notes.txt", "general", "--json").stdout)["file"]["path"]
+    assert (home.path / ".agentchat" / "data" / "files").stat().st_mode & 0o777 == 0o700
     assert first.stop(number) == 0
     assert not (home.path / ".agentchat" / "data" / "postgres" / "postmaster.pid").exists()
     assert "cannot" in home.run("read", "general", code=1).stderr
     second = home.start()
     try:
         assert "remember me" in home.run("read", "general").stdout
+        assert home.run("download", shared, "-o", "-").stdout == "remember this"
     finally:
         assert second.stop() == 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agentchat import AsyncAgentChatClient, Config
 from tests.board import Board
 
 COMMAND = (sys.executable, "-m", "agentchat_cli")
@@ -85,6 +86,17 @@ class Shell:
 @pytest.fixture
 async def shell(board: Board, tmp_path: Path) -> Shell:
     """The machine `laptop`, in a folder named `web-shop`."""
+    return await configured_machine(board, tmp_path)
+
+
+@pytest.fixture
+async def file_shell(file_board: Board, tmp_path: Path) -> Shell:
+    """The same machine, on a board that keeps files."""
+    return await configured_machine(file_board, tmp_path)
+
+
+async def configured_machine(board: Board, tmp_path: Path) -> Shell:
+    """A machine with a key of its own."""
     key = await board.machine("laptop")
     home = tmp_path / "web-shop"
     (home / ".agentchat").mkdir(parents=True)
@@ -230,6 +242,28 @@ async def test_watching_mentions_prints_the_unread_ones_and_ends_with_130_when_i
     assert (watcher.returncode, err.strip()) == (130, b"")
 
 
+async def test_mentions_say_that_they_are_claimed_and_that_they_come_again(
+    board: Board, shell: Shell
+) -> None:
+    await shell.run("--agent", "laptop-ben", "post", "general", "@laptop-web-shop first")
+    config = Config.load(shell.environment)
+    async with AsyncAgentChatClient.from_config(agent="laptop-web-shop", config=config) as client:
+        (mention,) = await client.check_mentions()
+        claim = await client.claim_mention(mention.mention_id)
+        assert "  claimed  " in (await shell.run("mentions")).out
+        watcher = await shell.start("mentions", "--watch")
+        assert watcher.stdout is not None
+        async with asyncio.timeout(DEADLINE):
+            first = [await watcher.stdout.readline() for _ in range(3)]
+            await client.release_claim(claim)
+            again = [await watcher.stdout.readline() for _ in range(3)]
+            watcher.send_signal(signal.SIGINT)
+            await watcher.communicate()
+    assert b"  claimed  " in first[0]
+    assert first[0].replace(b"  claimed  ", b"  again  ") == again[0]
+    assert first[1:] == again[1:]
+
+
 async def test_a_reader_that_goes_away_causes_no_noise(shell: Shell) -> None:
     for number in range(3):
         await shell.run("post", "general", f"{number} " + "x" * 30_000)
@@ -352,3 +386,96 @@ def _drain(descriptor: int) -> bytes:
             received += chunk
     os.close(descriptor)
     return received
+
+
+async def test_a_file_is_shared_listed_and_saved(file_shell: Shell, tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    source = file_shell.home / "build log.bin"
+    source.write_bytes(content)
+
+    shared = await file_shell.run("upload", "build log.bin", "#project-shop")
+    path = shared.out.removeprefix("Shared in #project-shop: ").rstrip()
+    assert path.startswith("project-shop/")
+    assert path.endswith("-build_log.bin")
+    assert (await file_shell.run("files", "project-shop")).out.split()[:4] == [
+        path,
+        "293",
+        "KiB",
+        "laptop-web-shop",
+    ]
+    listed = (await file_shell.run("files", "project-shop", "--json")).json
+    assert [file["path"] for file in listed["files"]] == [path]
+    assert listed["files"][0]["name"] == "build log.bin"
+
+    saved = await file_shell.run("download", path)
+    assert (saved.out, saved.err) == ("Saved build_log.bin (293 KiB)\n", "")
+    assert (file_shell.home / "build_log.bin").read_bytes() == content
+    again = await file_shell.run("download", path)
+    assert (again.code, again.out) == (1, "")
+    assert "--force" in again.err
+    (file_shell.home / "build_log.bin").write_bytes(b"changed")
+    assert (await file_shell.run("download", path, "--force")).code == 0
+    assert (file_shell.home / "build_log.bin").read_bytes() == content
+    elsewhere = (await file_shell.run("download", path, "-o", str(tmp_path / "other"), "--json")).json
+    assert elsewhere["output"] == str(tmp_path / "other")
+    assert (tmp_path / "other").read_bytes() == content
+
+
+async def test_files_go_through_pipes(file_shell: Shell) -> None:
+    shared = (
+        await file_shell.run(
+            "upload", "-", "general", "--name", "piped.txt", "--no-announce", "--json", stdin=b"through\xff"
+        )
+    ).json
+    assert (shared["message"], shared["replayed"]) == (None, False)
+    assert (shared["file"]["name"], shared["file"]["type"]) == ("piped.txt", "text/plain")
+    process = await file_shell.start("download", shared["file"]["path"], "-o", "-")
+    assert await process.communicate() == (b"through\xff", b"")
+    assert (await file_shell.run("read", "general", "--json")).json["messages"] == []
+
+
+async def test_a_hostile_name_stays_where_it_is(file_shell: Shell, file_board: Board) -> None:
+    (ada,) = await file_board.agents("ada")
+    uploaded = await ada.upload(b"x", name="../../.bashrc \u202etxt.exe")
+    shown = await file_shell.run("files", "general")
+    assert "\u202e" not in shown.out
+    before = names_below(file_shell.home)
+    assert (await file_shell.run("download", uploaded.file.path)).code == 0
+    (new,) = names_below(file_shell.home) - before
+    assert new == "_.._.bashrc_txt.exe"
+    for path in ("general/1-../../x", "../x", "general/1-/etc/passwd", "/etc/passwd"):
+        assert (await file_shell.run("download", path)).code == 2
+    assert names_below(file_shell.home) - before == {new}
+
+
+def names_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+async def test_a_transfer_shows_its_progress_at_a_terminal_only(file_shell: Shell) -> None:
+    (file_shell.home / "large.bin").write_bytes(bytes(2_000_000))
+    seen = await file_shell.run_at_terminal("upload", "large.bin", "general")
+    assert "large.bin" in seen
+    assert "100%" in seen
+    assert "Shared in #general" in seen
+    piped = await file_shell.run("upload", "large.bin", "general")
+    assert piped.err == ""
+
+
+async def test_a_board_without_files_says_how_to_have_them(shell: Shell) -> None:
+    failed = await shell.run("upload", "-", "general", "--name", "n", stdin=b"x")
+    assert failed.code == 1
+    assert "--files-url" in failed.err
+
+
+async def test_what_goes_wrong_with_files_is_explained(file_shell: Shell) -> None:
+    for arguments, said in (
+        (("upload", "missing.txt", "general"), "missing.txt"),
+        (("upload", ".", "general"), "no regular file"),
+        (("download", "general/1-x"), "agentchat files CHANNEL"),
+        (("download", "general/1-x", "-o", "missing/folder"), "general/1-x"),
+        (("files", "project-none"), "agentchat channels --all"),
+    ):
+        failed = await file_shell.run(*arguments)
+        assert (failed.code, failed.out) == (1, "")
+        assert said in failed.err

@@ -35,7 +35,7 @@ async def hub(database_url: str) -> AsyncIterator[HeldHub]:
     database = Database(database_url)
     await database.open()
     settings = ServerSettings(database_url=database_url, hub_poll_interval=0.05)
-    hub = HeldHub(database, settings, on_identities_changed=lambda: None)
+    hub = HeldHub(database, settings, on_identities_changed=lambda: None, on_claims_changed=lambda _: None)
     await hub.open()
     yield hub
     await hub.close()

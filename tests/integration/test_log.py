@@ -6,8 +6,6 @@ import asyncio
 import random
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import grpc
@@ -17,12 +15,9 @@ import pytest
 
 from agentchat_proto.v1 import admin_service_pb2
 from agentchat_proto.v1.message_service_pb2 import SendMessageRequest, WatchMessagesResponse
-from agentchat_server.identity import hash_key
-from agentchat_server.keys import ADMIN_KEY, new_key
-from agentchat_server.settings import ServerSettings
-from agentchat_server.supervisor import Supervisor
-from tests.board import Agent, Board, Failure, Stubs, Watch
+from tests.board import Agent, Board, Failure, Watch
 from tests.conftest import on_both_postgres
+from tests.workers import two_workers
 
 pytestmark = on_both_postgres
 
@@ -30,48 +25,6 @@ WRITERS = 8
 MESSAGES = 5_000
 # Each writer's posts, of which every tenth is refused for one reason or another.
 POSTS = MESSAGES // WRITERS
-
-
-class Workers:
-    """A board served by two worker processes; every agent has a connection of its own."""
-
-    def __init__(self, target: str, admin_key: str) -> None:
-        self.target = target
-        self._channels: list[grpc.aio.Channel] = []
-        self.admin = Stubs(self.connect(), (("x-admin-key", admin_key),)).admin
-
-    def connect(self) -> grpc.aio.Channel:
-        """A new connection, which one of the workers accepts."""
-        channel = grpc.aio.insecure_channel(self.target, (("grpc.use_local_subchannel_pool", 1),))
-        self._channels.append(channel)
-        return channel
-
-    async def agents(self, *names: str) -> list[Agent]:
-        """Agents on a machine of their own."""
-        made = await self.admin.CreateMachineKey(admin_service_pb2.CreateMachineKeyRequest(machine="testbed"))
-        agents = [Agent(self.connect(), made.key, name) for name in names]
-        for agent in agents:
-            await agent.read("general")
-        return agents
-
-    async def close(self) -> None:
-        for channel in self._channels:
-            await channel.close()
-
-
-@asynccontextmanager
-async def two_workers(database_url: str, owner_url: str) -> AsyncIterator[Workers]:
-    supervisor = Supervisor(ServerSettings(database_url=database_url, port=0), workers=2)
-    await supervisor.start(database_url)
-    admin_key = new_key(ADMIN_KEY)
-    async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as owner:
-        await owner.execute("select agentchat.create_admin_key_v1(%b)", (hash_key(admin_key),))
-    workers = Workers(f"127.0.0.1:{supervisor.port}", admin_key)
-    try:
-        yield workers
-    finally:
-        await workers.close()
-        await supervisor.stop()
 
 
 async def _write(agent: Agent, dice: random.Random, acknowledged: dict[str, str]) -> Counter[str]:

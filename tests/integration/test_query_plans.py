@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +64,22 @@ _FILL = f"""
     join agentchat.agents a on a.name = 'agent-' || (m.seq + 1) % {AGENTS}
     where m.seq % 4 = 0;
 
+    -- Every second unread mention was claimed: a third of those claims run, the others are over.
+    update agentchat.mentions m
+    set claim_token = gen_random_uuid(),
+        claimed_until = now() + (m.seq % 3 - 1.5) * interval '1 hour' + m.seq * interval '1 ms'
+    where m.read_at is null and m.seq / 40 % 2 = 0;
+
+    -- Every fifth message announces a file.
+    insert into agentchat.files (
+        id, path, channel_id, name, size, content_type, sha256, store_key, uploaded_by, message_id,
+        created_at)
+    select gen_random_uuid(), c.name || '/' || m.seq || '-notes.txt', m.channel_id, 'notes.txt', 1,
+           'text/plain', sha256('x'), gen_random_uuid(), m.author_agent_id, m.id, m.created_at
+    from agentchat.messages m
+    join agentchat.channels c on c.id = m.channel_id
+    where m.seq % 5 = 0;
+
     update agentchat.log_position set seq = {MESSAGES}, last_created_at = now();
 """
 
@@ -76,6 +93,8 @@ class Planner:
         # No message mentions it.
         self.unmentioned_id = self._id("agents", "agent-0")
         self.channel_id = self._id("channels", "project-7")
+        # Every fifth message of the log is in one of four channels.
+        self.channel_with_files_id = self._id("channels", "project-4")
         self.state(self.agent_id)
 
     def state(self, agent_id: UUID) -> None:
@@ -270,6 +289,51 @@ def test_the_mentions_of_an_agent_that_has_few_are_not_looked_for_in_the_whole_l
     assert not seq_scans(nodes) & {"messages", "mentions"}
 
 
+def test_ended_claims_are_read_from_their_own_index_in_order(planner: Planner) -> None:
+    nodes = planner.plan(
+        "mentions",
+        "list_ended_claims",
+        agent_id=planner.agent_id,
+        ended_after=datetime.now(UTC) - timedelta(minutes=1),
+        after=0,
+        through=MESSAGES,
+        **PAGE,
+    )
+    (scan,) = on(nodes, "mentions")
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", "mentions_claimed")
+    assert "claimed_until" in scan["Index Cond"]
+    # A page is sorted at most, never what is before it.
+    assert all(node["Plan Rows"] <= PAGE["limit"] for node in sorted_below(nodes, "claim"))
+    assert "messages_pkey" in indexes(nodes)
+    assert not seq_scans(nodes) & {"messages", "mentions"}
+
+
+def test_the_next_claim_to_end_is_the_first_of_an_index(planner: Planner) -> None:
+    nodes = planner.plan("mentions", "get_claim_times", agent_id=planner.agent_id)
+    (scan,) = on(nodes, "mentions")
+    assert scan["Index Name"] == "mentions_claimed"
+    assert "claimed_until" in scan["Index Cond"]
+
+
+def test_the_claims_of_many_agents_are_looked_at_where_they_end(cluster: Cluster, filled: str) -> None:
+    with psycopg.connect(cluster.postgres.dsn(dbname=filled)) as owner:
+        agents = [row[0] for row in owner.execute("select id from agentchat.agents").fetchall()]
+        moment, ended, next_in = owner.execute(
+            "select * from agentchat.claim_ends_v1(%s, now() - interval '5 seconds')", (agents,)
+        ).fetchone() or (None, None, None)
+        assert moment is not None
+        assert len(ended) < AGENTS
+        assert next_in > 0
+        read = owner.execute(
+            "select seq_scan, idx_scan, idx_tup_fetch from pg_stat_xact_user_tables"
+            " where relname = 'mentions'"
+        ).fetchone()
+    # Twice for each agent, and at most a row each time.
+    assert read is not None
+    assert read[:2] == (0, 2 * AGENTS)
+    assert read[2] <= 2 * AGENTS
+
+
 @pytest.mark.parametrize("after", [0, MESSAGES - 10])
 def test_the_log_is_read_from_the_index_of_its_order(planner: Planner, after: int) -> None:
     nodes = planner.plan("log", "read_log", after=after, limit=500, max_bytes=4 * 1024 * 1024)
@@ -295,6 +359,36 @@ def test_a_watched_log_is_read_from_an_index(planner: Planner, one_channel: bool
     (scan,) = on(nodes, "messages")
     assert scan["Index Name"] == "messages_seq_key"
     assert not seq_scans(nodes) & {"messages", "mentions"}
+
+
+@pytest.mark.parametrize("before", [None, "2100-01-01"])
+def test_a_page_of_files_is_read_from_its_index_in_order(planner: Planner, before: str | None) -> None:
+    nodes = planner.plan(
+        "files", "list_files", channel_id=planner.channel_with_files_id, before=before, limit=PAGE["limit"]
+    )
+    (scan,) = on(nodes, "files")
+    assert scan["Node Type"] == "Index Scan"
+    assert (scan["Index Name"], scan["Scan Direction"]) == ("files_channel_id_created_at_key", "Backward")
+    assert "channel_id" in scan["Index Cond"]
+    assert "created_at" in scan["Index Cond"]
+    # The index gives them in order.
+    assert sorted_below(nodes, "created_at") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "index"),
+    [
+        ("get_file", {"path": "project-1/5-notes.txt"}, "files_path_key"),
+        ("get_file_by_id", {"file_id": UUID(int=1)}, "files_pkey"),
+        ("unnamed_keys", {"store_keys": [UUID(int=number) for number in range(500)]}, "files_store_key_key"),
+    ],
+)
+def test_a_file_is_found_by_its_index(
+    planner: Planner, name: str, parameters: dict[str, Any], index: str
+) -> None:
+    nodes = planner.plan("files", name, **parameters)
+    assert index in indexes(nodes)
+    assert "files" not in seq_scans(nodes)
 
 
 async def test_the_server_has_searches_and_pages_of_mentions_planned_for_their_parameters(

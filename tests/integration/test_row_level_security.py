@@ -110,6 +110,11 @@ async def test_with_nobody_stated_nothing_private_is_seen(
             " select message_id, mentioned_agent_id, mentioned_agent_id, 99 from agentchat.mentions"
         ),
         "delete from agentchat.mentions",
+        "update agentchat.mentions set claim_token = gen_random_uuid()",
+        "update agentchat.mentions set claimed_until = now() + interval '1 hour'",
+        "update agentchat.mentions set reply_message_id = message_id",
+        "select agentchat.lock_mention(mentioned_agent_id, id) from agentchat.mentions",
+        "select agentchat.claims_changed(gen_random_uuid(), interval '0')",
         "update agentchat.mentions set mentioned_agent_id = mentioned_agent_id",
         "insert into agentchat.agents (name, machine) values ('forged', 'testbed')",
         "update agentchat.agents set name = 'renamed'",
@@ -120,6 +125,22 @@ async def test_with_nobody_stated_nothing_private_is_seen(
         "update agentchat.channel_memberships set role = 'admin'",
         "update agentchat.log_position set seq = 0",
         "insert into agentchat.admin_keys (key_hash) values (sha256('mine'))",
+        (
+            "insert into agentchat.files (id, path, channel_id, name, size, content_type, sha256, store_key,"
+            " uploaded_by, created_at)"
+            " select gen_random_uuid(), 'project-x/1-forged', channel_id, 'forged', 1, 'a/b', sha256('x'),"
+            " gen_random_uuid(), author_agent_id, now() from agentchat.messages limit 1"
+        ),
+        "update agentchat.files set name = 'changed'",
+        "update agentchat.files set store_key = gen_random_uuid()",
+        "delete from agentchat.files",
+        "truncate agentchat.files",
+        "select * from agentchat.secrets",
+        "select value from agentchat.secrets",
+        "update agentchat.secrets set value = sha256('mine')",
+        "insert into agentchat.secrets (name, value) values ('mine', sha256('mine'))",
+        "select agentchat.hmac_sha256('key', 'message')",
+        "select agentchat.open_channel(gen_random_uuid(), 'forged')",
         "select agentchat.create_admin_key_v1(sha256('mine'))",
         "select agentchat.require_admin(sha256('mine'))",
         "select agentchat.join_first_channels(gen_random_uuid())",
@@ -195,6 +216,18 @@ async def test_the_stated_agent_does_not_outlive_its_transaction(board: Board, p
         assert (await database.fetch_row(count)).found == 0
     finally:
         await database.close()
+
+
+async def test_a_file_is_published_for_who_may_call_only(
+    app: Connection, board: Board, people: list[Agent]
+) -> None:
+    ada = await state(app, board, "ada")
+    query = (
+        "select refusal from agentchat.publish_file_v1(gen_random_uuid(), gen_random_uuid(), sha256('wrong'),"
+        f" '{ada}', 'project-x', 'n', 'n', 1, 'a/b', sha256('x'), gen_random_uuid(), null, null)"
+    )
+    assert await rows(app, query) == [("API_KEY_INVALID",)]
+    assert await rows(app, "select id from agentchat.files") == []
 
 
 async def test_administration_asks_the_database_for_the_admin_key(board: Board) -> None:

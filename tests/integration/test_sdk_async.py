@@ -323,6 +323,54 @@ async def test_watching_mentions_starts_with_the_unread_ones(
     assert watch.cursor == second.cursor
 
 
+async def test_a_mention_is_claimed_renewed_released_and_completed(
+    ann: AsyncAgentChatClient, ben: AsyncAgentChatClient
+) -> None:
+    asked = (await ann.send_message("general", "@testbed-ben is it done?")).message
+    async with ben.watch_mentions() as watch:
+        mention = await anext(watch)
+        assert (mention.redelivered, mention.claimed_until) == (False, None)
+        given_up = await ben.claim_mention(mention.mention_id, timedelta(minutes=5))
+        assert given_up.mention.message_id == asked.id
+        assert given_up.mention.claimed_until == given_up.claimed_until
+        assert timedelta(minutes=4) < given_up.claimed_until - datetime.now(UTC) <= timedelta(minutes=5)
+        with pytest.raises(FailedPreconditionError) as taken:
+            await ben.claim_mention(mention.mention_id)
+        assert taken.value.reason == "MENTION_CLAIMED"
+        await ben.release_claim(given_up)
+        again = await anext(watch)
+        assert (again.mention_id, again.redelivered) == (mention.mention_id, True)
+        # A watch that connects anew at its cursor is sent what nobody works on.
+        async with ben.watch_mentions(watch.cursor) as resumed:
+            assert await anext(resumed) == again
+
+    claim = await ben.claim_mention(mention.mention_id)
+    renewed = await ben.renew_claim(claim, timedelta(hours=1))
+    assert (renewed.token, renewed.mention) == (claim.token, claim.mention)
+    assert renewed.claimed_until > claim.claimed_until + timedelta(minutes=50)
+    for call in (ben.renew_claim(given_up), ben.release_claim(given_up), ben.complete_claim(given_up, "no")):
+        with pytest.raises(FailedPreconditionError) as lost:
+            await call
+        assert lost.value.reason == "CLAIM_LOST"
+        assert lost.value.metadata == {"mention_id": mention.mention_id}
+    sent = await ben.complete_claim(claim, "@testbed-ann yes, says @nobody-here", metadata={"x": 1})
+    assert (sent.message.parent_message_id, sent.message.hops) == (asked.id, 1)
+    assert sent.message.metadata == {"project": "web-shop", "x": 1}
+    assert [agent.name for agent in sent.mentioned] == ["testbed-ann"]
+    assert sent.unknown_mentions == ("nobody-here",)
+    assert list(await ben.check_mentions()) == []
+    repeated = await ben.complete_claim(renewed, "@testbed-ann yes, says @nobody-here", metadata={"x": 1})
+    assert (repeated.message, sent.replayed, repeated.replayed) == (sent.message, False, True)
+    with pytest.raises(AlreadyExistsError):
+        await ben.complete_claim(claim, "something else")
+    with pytest.raises(NotFoundError):
+        await ann.claim_mention(mention.mention_id)
+    for lease in (timedelta(seconds=4), timedelta(hours=2), timedelta.max, -timedelta(seconds=60)):
+        with pytest.raises(InvalidArgumentError) as wrong:
+            await ben.claim_mention(mention.mention_id, lease)
+        assert [violation.field for violation in wrong.value.violations] == ["lease"]
+
+
 async def test_a_consumer_may_stop_waiting_and_ask_again(
     ann: AsyncAgentChatClient, ben: AsyncAgentChatClient
 ) -> None:

@@ -68,44 +68,21 @@ async def raw_call(
     return Failure(error.value)
 
 
-async def test_bytes_that_are_no_message_are_an_invalid_argument_everywhere(board: Board) -> None:
+async def test_bytes_that_are_no_message_are_an_invalid_argument_everywhere(file_board: Board) -> None:
     assert len(METHODS) > 30
     for service, method, *streams in METHODS:
         failure = await raw_call(
-            board, service, method, (streams[0], streams[1]), b"\xff\xff\xff not protobuf"
+            file_board, service, method, (streams[0], streams[1]), b"\xff\xff\xff not protobuf"
         )
-        if service.endswith("FileService") and streams[0]:
-            assert failure.reason == "NOT_IMPLEMENTED"  # refuses before it reads
-        else:
-            assert (failure.code, failure.reason) == (
-                grpc.StatusCode.INVALID_ARGUMENT,
-                "REQUEST_UNDECODABLE",
-            ), method
+        assert (failure.code, failure.reason) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "REQUEST_UNDECODABLE",
+        ), method
 
 
 async def test_an_unknown_method_is_unimplemented(board: Board) -> None:
     failure = await raw_call(board, "agentchat.v1.MessageService", "Nonsense", (False, False), b"")
     assert failure.code is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_files_and_claims_say_that_they_are_not_served_yet(board: Board) -> None:
-    (ada,) = await board.agents("ada")
-    for call in (
-        ada.files.GetFile(file_service_pb2.GetFileRequest(path="x")),
-        ada.files.ListFiles(file_service_pb2.ListFilesRequest(channel="general")),
-        ada.files.CreateDownloadUrl(file_service_pb2.CreateDownloadUrlRequest(path="x")),
-        ada.files.UploadFile(iter([file_service_pb2.UploadFileRequest(chunk=b"x")])),
-        ada.mentions.ClaimMention(mention_service_pb2.ClaimMentionRequest()),
-        ada.mentions.RenewClaim(mention_service_pb2.RenewClaimRequest()),
-        ada.mentions.ReleaseClaim(mention_service_pb2.ReleaseClaimRequest()),
-        ada.mentions.CompleteClaim(mention_service_pb2.CompleteClaimRequest()),
-    ):
-        with pytest.raises(Failure) as failure:
-            await call
-        assert (failure.value.code, failure.value.reason) == (
-            grpc.StatusCode.UNIMPLEMENTED,
-            "NOT_IMPLEMENTED",
-        )
 
 
 async def test_every_service_is_healthy_and_reflected_without_a_key(board: Board) -> None:

@@ -167,7 +167,7 @@ def test_a_duration_within_its_bounds_is_taken() -> None:
 )
 def test_a_duration_out_of_bounds_is_refused(duration: Duration) -> None:
     said = problem(fields.duration, "lease", duration, least=timedelta(seconds=1), most=HOUR)
-    assert said == "lease: must be between 1 seconds and 1 hours"
+    assert said == "lease: must be between 1 second and 1 hour"
 
 
 json_values = st.recursive(

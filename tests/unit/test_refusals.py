@@ -104,6 +104,12 @@ def test_a_refusal_says_when_to_come_back() -> None:
     assert retry.retry_delay.ToMilliseconds() == 500
 
 
+def test_a_retry_delay_is_never_shorter_than_the_truth() -> None:
+    _, retry = details(Refusal("RATE_LIMITED", retry_after=0.0101, scope="agent").to_status())
+    assert isinstance(retry, error_details_pb2.RetryInfo)
+    assert retry.retry_delay.ToMilliseconds() == 11
+
+
 def test_an_invalid_field_is_named_with_its_problem() -> None:
     refusal = InvalidField("page_size", "must be {odd}")
     assert refusal.message == "page_size: must be {odd}"

@@ -17,10 +17,11 @@ from agentchat import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    RateLimitedError,
     ResourceExhaustedError,
     UnavailableError,
 )
-from agentchat._failures import decode_failure
+from agentchat._failures import decode_failure, more_telling
 
 
 class FailedCall(grpc.RpcError):
@@ -83,9 +84,40 @@ def test_refused_fields_are_listed() -> None:
 def test_a_retry_delay_is_in_seconds() -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(1500)
-    error = decoded(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", info("RATE_LIMITED"), retry)
-    assert type(error) is ResourceExhaustedError
+    error = decoded(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", info("RATE_LIMITED", scope="agent"), retry
+    )
+    assert type(error) is RateLimitedError
+    assert isinstance(error, ResourceExhaustedError)
     assert error.retry_after == 1.5
+    assert error.scope == "agent"
+
+
+@pytest.mark.parametrize(
+    ("innermost", "part"),
+    [
+        ("Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: unable to get issuer", "set AGENTCHAT_CA_FILE"),
+        ("CERTIFICATE_VERIFY_FAILED: certificate has expired", "its certificate has expired"),
+        ("UNAUTHENTICATED: Hostname Verification Check failed.", "for another name"),
+        ("SSL_ERROR_SSL: WRONG_VERSION_NUMBER: OK", "it speaks no TLS"),
+        ("UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "grpcs://"),
+    ],
+)
+def test_ends_that_do_not_agree_on_tls_are_explained(innermost: str, part: str) -> None:
+    details = f"failed to connect to all addresses; last error: UNKNOWN: {innermost}"
+    assert part in decoded(grpc.StatusCode.UNAVAILABLE, details).message
+
+
+def test_a_connection_that_is_lost_is_no_matter_of_tls() -> None:
+    assert "grpcs://" not in decoded(grpc.StatusCode.UNAVAILABLE, "Socket closed").message
+
+
+def test_a_refused_connection_does_not_hide_what_another_address_said() -> None:
+    refused = UnavailableError("cannot reach it: Connection refused")
+    said = UnavailableError("cannot reach it: its certificate has expired")
+    assert more_telling(refused, None) is refused
+    assert more_telling(refused, said) is said
+    assert more_telling(said, refused) is said
 
 
 def test_a_cursor_error_tells_the_head() -> None:
@@ -134,5 +166,5 @@ def test_a_server_that_cannot_be_reached_is_named_with_the_innermost_reason(deta
 
 def test_every_exception_is_in_one_tree() -> None:
     errors = [getattr(agentchat, name) for name in agentchat.__all__ if name.endswith("Error")]
-    assert len(errors) == 14
+    assert len(errors) == 15
     assert all(issubclass(error, AgentChatError) for error in errors)

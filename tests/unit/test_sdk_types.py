@@ -16,6 +16,7 @@ from agentchat._conversion import (
     agent,
     board,
     channel,
+    claim,
     json_object,
     mention,
     sent_message,
@@ -138,6 +139,9 @@ def test_a_mention_calls_its_author_from() -> None:
     assert event is not None
     assert event.to_json() == {**expected, "redelivered": True, "cursor": "k"}
     assert event.from_agent == "ben"
+    wire.claimed_until.FromDatetime(MOMENT)
+    won = claim(mention_service_pb2.ClaimMentionResponse(mention=wire, claim_token="t1"))
+    assert won.to_json() == {"mention": expected, "claim_token": "t1", "claimed_until": SHOWN}
     wire.read_at.FromDatetime(MOMENT)
     assert mention(wire).read
 

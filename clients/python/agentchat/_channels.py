@@ -22,9 +22,10 @@ _OPTIONS: Final = (
     # Each client and each watch has a connection of its own, since one connection stays with one
     # worker of the server; and closing it closes it.
     ("grpc.use_local_subchannel_pool", 1),
-    # Finds a dead peer within 55 s. The server allows a ping every 30 s; the rest is slack for jitter.
+    # Finds a dead peer within 55 s. The server allows a ping every 10 s.
     ("grpc.keepalive_time_ms", 40_000),
     ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.http2.ping_timeout_ms", 15_000),
     # A restarted server is found again soon.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 3_000),
@@ -47,16 +48,53 @@ def open_channel(address: ServerAddress, credentials: grpc.ChannelCredentials | 
     return grpc.secure_channel(address.target, credentials, options=_OPTIONS)
 
 
-def load_credentials(address: ServerAddress, ca_file: str | Path | None) -> grpc.ChannelCredentials | None:
-    """What to check the server's certificate against; None for a connection without TLS.
+def load_credentials(
+    address: ServerAddress,
+    ca_file: str | Path | None,
+    client_cert: str | Path | None,
+    client_key: str | Path | None,
+) -> grpc.ChannelCredentials | None:
+    """What to check the server's certificate against, and what to show it; None without TLS.
 
-    Raises `ConfigError` when the file of certificates cannot be read.
+    Raises `ConfigError` when a file cannot be read or used, or only one of the last two is given.
     """
     if not address.tls:
         return None
-    if ca_file is None:
-        return grpc.ssl_channel_credentials()
+    if bool(client_cert) != bool(client_key):
+        missing = "AGENTCHAT_CLIENT_KEY" if client_cert else "AGENTCHAT_CLIENT_CERT"
+        raise ConfigError(f"a client certificate needs its private key, and the reverse: set {missing}")
+    trusted = _read(ca_file, "the certificates") if ca_file else None
+    chain = _read(client_cert, "the client certificate") if client_cert else None
+    key = _read(client_key, "the private key") if client_key else None
+    _check(ca_file, client_cert, client_key)
+    return grpc.ssl_channel_credentials(trusted, key, chain)
+
+
+def _read(file: str | Path, what: str) -> bytes:
     try:
-        return grpc.ssl_channel_credentials(Path(ca_file).expanduser().read_bytes())
+        return Path(file).expanduser().read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read the certificates in {ca_file}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {what} in {file}: {error.strerror}") from error
+
+
+def _check(ca_file: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None) -> None:
+    """Has OpenSSL look at the files: gRPC would only say, at each call, that it cannot connect."""
+    import ssl  # only for TLS
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if ca_file:
+            context.load_verify_locations(Path(ca_file).expanduser())
+    except ssl.SSLError as error:
+        raise ConfigError(f"{ca_file} holds no certificate in PEM format") from error
+    try:
+        if client_cert and client_key:
+            # No password fits an encrypted key; without one the terminal would be asked.
+            context.load_cert_chain(
+                Path(client_cert).expanduser(), Path(client_key).expanduser(), password=""
+            )
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{client_cert} and {client_key} are no certificate with its private key"
+            " (PEM, without a password)"
+        ) from error

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import grpc
 from grpc import aio
@@ -20,6 +20,7 @@ from agentchat._channels import AsyncUnaryMethod, UnaryMethod
 
 Request = TypeVar("Request")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 Metadata = tuple[tuple[str, str], ...]
 """What is sent along with a call."""
@@ -207,6 +208,80 @@ def invoke(method: UnaryMethod[Request, R], request: Request, timeout: float, me
         return method(request, timeout=timeout, metadata=metadata)
     except ValueError as error:
         raise CallCancelledError from error
+
+
+async def async_send_stream(
+    method: Any, first: Any, others: AsyncIterator[Any], timeout: float, metadata: Metadata
+) -> Any:
+    """Makes a call with a stream of requests, whose others are sent when the server has accepted the first.
+
+    grpc.aio loses the status of a call that ends while it sends, so nothing is sent to a server that
+    refuses. Raises as `async_invoke` does, and what `others` raises.
+    """
+    call: Any = None
+    try:
+        call = method(timeout=timeout, metadata=metadata)
+        await call.write(first)
+        # Comes with the status when the server refuses.
+        await call.initial_metadata()
+        async for request in others:
+            if call.done():
+                break
+            await call.write(request)
+        else:
+            await call.done_writing()
+    except aio.AioRpcError:
+        # It has ended: its status tells how.
+        pass
+    except asyncio.InvalidStateError:
+        pass
+    except aio.UsageError as error:
+        raise CallCancelledError from error
+    except BaseException as error:
+        if call is not None:
+            call.cancel()
+        if isinstance(error, asyncio.CancelledError) and not _task_is_cancelled():
+            raise CallCancelledError from None
+        raise
+    try:
+        return await call
+    except asyncio.CancelledError:
+        if _task_is_cancelled():
+            raise
+        raise CallCancelledError from None
+
+
+def send_stream(method: Any, first: Any, others: Iterator[Any], timeout: float, metadata: Metadata) -> Any:
+    """Makes a call with a stream of requests.
+
+    Raises as `invoke` does, and what `others` raises, which is asked from another thread.
+    """
+    problems: list[Exception] = []
+
+    def requests() -> Iterator[Any]:
+        yield first
+        try:
+            yield from others
+        except Exception as error:  # noqa: BLE001 - gRPC would log it and tell nobody
+            problems.append(error)
+
+    try:
+        response = invoke(method, requests(), timeout, metadata)
+    except (grpc.RpcError, CallCancelledError):
+        if problems:
+            raise problems[0] from None
+        raise
+    return response
+
+
+async def async_run(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls something that reads or writes files, without holding up other tasks."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def run(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls something."""
+    return function(*args, **kwargs)
 
 
 def _task_is_cancelled() -> bool:

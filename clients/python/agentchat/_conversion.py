@@ -14,6 +14,8 @@ from agentchat_proto.v1 import (
     agent_service_pb2,
     board_service_pb2,
     channel_pb2,
+    file_pb2,
+    file_service_pb2,
     machine_key_pb2,
     mention_pb2,
     mention_service_pb2,
@@ -80,6 +82,40 @@ def board(value: board_service_pb2.GetBoardResponse) -> types.Board:
     )
 
 
+def file(value: file_pb2.File) -> types.File:
+    """A file."""
+    return types.File(
+        id=value.id,
+        path=value.path,
+        channel_id=value.channel_id,
+        channel_name=value.channel_name,
+        name=value.name,
+        size=value.size,
+        content_type=value.content_type,
+        sha256=value.sha256,
+        uploaded_by_agent_id=value.uploaded_by_agent_id,
+        uploaded_by_name=value.uploaded_by_name,
+        message_id=value.message_id if value.HasField("message_id") else None,
+        created_at=moment(value.created_at),
+    )
+
+
+def uploaded_file(value: file_service_pb2.UploadFileResponse) -> types.UploadedFile:
+    """What became of an upload."""
+    return types.UploadedFile(
+        file=file(value.file),
+        message=message(value.message) if value.HasField("message") else None,
+        replayed=value.replayed,
+    )
+
+
+def download_url(value: file_service_pb2.CreateDownloadUrlResponse) -> types.DownloadUrl:
+    """An address to download from."""
+    return types.DownloadUrl(
+        url=value.url, download_token=value.download_token, expires_at=moment(value.expires_at)
+    )
+
+
 def message(value: message_pb2.Message) -> types.Message:
     """A message."""
     return types.Message(**_message_fields(value))
@@ -103,7 +139,9 @@ def watched_message(value: message_service_pb2.WatchMessagesResponse) -> types.W
 
 
 def sent_message(
-    value: message_service_pb2.SendMessageResponse | message_service_pb2.SendDirectMessageResponse,
+    value: message_service_pb2.SendMessageResponse
+    | message_service_pb2.SendDirectMessageResponse
+    | mention_service_pb2.CompleteClaimResponse,
 ) -> types.SentMessage:
     """What became of a message."""
     return types.SentMessage(
@@ -126,6 +164,15 @@ def watched_mention(value: mention_service_pb2.WatchMentionsResponse) -> types.W
     event = value.mention_received
     return types.WatchedMention(
         **_mention_fields(event.mention), redelivered=event.redelivered, cursor=value.cursor
+    )
+
+
+def claim(value: mention_service_pb2.ClaimMentionResponse) -> types.Claim:
+    """A claim that was won."""
+    return types.Claim(
+        mention=mention(value.mention),
+        token=value.claim_token,
+        claimed_until=moment(value.mention.claimed_until),
     )
 
 

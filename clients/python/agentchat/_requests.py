@@ -75,6 +75,13 @@ def struct(value: Mapping[str, Any] | None) -> Struct | None:
     return converted
 
 
+def message_metadata(metadata: Mapping[str, Any] | None, project: str | None) -> Struct | None:
+    """Metadata of a message: they say the client's project unless they say another."""
+    if project is not None:
+        metadata = {"project": project, **(metadata or {})}
+    return struct(metadata)
+
+
 def new_request_id() -> str:
     """An id that makes a call safe to repeat."""
     return str(uuid.uuid4())

@@ -58,6 +58,10 @@ class Config:
     """`AGENTCHAT_ADMIN_KEY`: for administration (`aca_…`)."""
     ca_file: str | None = None
     """`AGENTCHAT_CA_FILE`: certificates (PEM) to trust instead of the built-in ones, for `grpcs://`."""
+    client_cert: str | None = None
+    """`AGENTCHAT_CLIENT_CERT`: certificate (PEM) to show to a `grpcs://` server that demands one."""
+    client_key: str | None = None
+    """`AGENTCHAT_CLIENT_KEY`: its private key (PEM)."""
     path: Path | None = None
     """The file that was looked for, whether it exists or not."""
 
@@ -82,6 +86,8 @@ class Config:
             project=values.get("AGENTCHAT_PROJECT"),
             admin_key=values.get("AGENTCHAT_ADMIN_KEY"),
             ca_file=values.get("AGENTCHAT_CA_FILE"),
+            client_cert=values.get("AGENTCHAT_CLIENT_CERT"),
+            client_key=values.get("AGENTCHAT_CLIENT_KEY"),
             path=file,
         )
 

@@ -78,13 +78,13 @@ class PermissionDeniedError(AgentChatError):
 
 
 class NotFoundError(AgentChatError):
-    """The channel, message, agent, mention or key does not exist."""
+    """The channel, message, agent, mention, file or key does not exist."""
 
     default_code = "NOT_FOUND"
 
 
 class AlreadyExistsError(AgentChatError):
-    """The request id has posted another message before."""
+    """The request id has posted another message or file before."""
 
     default_code = "ALREADY_EXISTS"
 
@@ -99,6 +99,21 @@ class ResourceExhaustedError(AgentChatError):
     """A limit is reached. With `retry_after` it passes by itself, without it does not."""
 
     default_code = "RESOURCE_EXHAUSTED"
+
+
+class RateLimitedError(ResourceExhaustedError):
+    """Too many calls. The next is taken in `retry_after` seconds, which is never None here.
+
+    A call waits by itself for up to two seconds, within its deadline, before it raises this; a watch
+    waits for as long as it takes. `scope` says whose calls were too many.
+    """
+
+    retry_after: float
+
+    @property
+    def scope(self) -> str:
+        """`agent`: this agent's; `global`: everybody's; `authentication`: refused keys from here."""
+        return self.metadata.get("scope", "")
 
 
 class CursorError(AgentChatError):
@@ -165,6 +180,12 @@ _BY_CODE: dict[str, type[AgentChatError]] = {
 }
 
 
-def error_class(code: str) -> type[AgentChatError]:
-    """The class for a status code by name; `AgentChatError` itself for a code without one."""
-    return _BY_CODE.get(code, AgentChatError)
+def error_class(code: str, reason: str = "", retry_after: float | None = None) -> type[AgentChatError]:
+    """The class for a status code by name; `AgentChatError` itself for a code without one.
+
+    Too many calls have a class of their own when the server says when to try again.
+    """
+    kind = _BY_CODE.get(code, AgentChatError)
+    if kind is ResourceExhaustedError and reason == "RATE_LIMITED" and retry_after is not None:
+        return RateLimitedError
+    return kind

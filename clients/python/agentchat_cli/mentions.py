@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from agentchat.types import Mention
+from agentchat.types import Mention, WatchedMention
 from agentchat_cli.messages import note_reconnect
 from agentchat_cli.moments import show_clock, show_moment
 from agentchat_cli.output import Printer, json_option, note, plural
@@ -104,6 +104,10 @@ def _print(printer: Printer, mention: Mention, when: str) -> None:
         facts.append(f"project {one_line(mention.from_project)}")
     if mention.read:
         facts.append("read")
+    if mention.claimed_until is not None:
+        facts.append("claimed")
+    if isinstance(mention, WatchedMention) and mention.redelivered:
+        facts.append("again")
     printer.entry(
         one_line(mention.from_agent),
         facts,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import shlex
 import shutil
@@ -25,16 +26,19 @@ import click
 
 from agentchat.config import config_path, home_folder, read_config, write_config
 from agentchat.names import default_machine_name, slug
+from agentchat_cli.server_limits import LIMIT_OPTIONS
+from agentchat_cli.server_tls import TLS_OPTIONS, check_tls, local_address
 
 if TYPE_CHECKING:
     from agentchat_db.embedded import EmbeddedPostgres
-    from agentchat_server.metrics_endpoint import MetricsEndpoint
     from agentchat_server.settings import ServerSettings
+    from agentchat_server.supervisor import Supervisor
 
 T = TypeVar("T")
 
 DATABASE_NAME = "agentchat"
 ADMIN_KEY_FILE = "admin.key"
+FILES_FOLDER = "files"
 _POSTGRES_CHECK_INTERVAL = 0.25
 
 database_url_option = click.option(
@@ -48,26 +52,60 @@ data_dir_option = click.option(
     envvar="AGENTCHAT_DATA_DIR",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Where the embedded Postgres and the admin key are kept.  [default: ~/.agentchat/data]",
+    help="Where the embedded Postgres, files and the admin key are kept.  [default: ~/.agentchat/data]",
 )
 _SERVER_OPTIONS = (
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--host",
+        envvar="AGENTCHAT_HOST",
+        default="127.0.0.1",
+        show_default=True,
+        help="Address to listen on.",
+    ),
     click.option(
         "--grpc-port",
+        envvar="AGENTCHAT_GRPC_PORT",
         default=50051,
         show_default=True,
         type=click.IntRange(0, 65535),
         help="Port of the gRPC API; 0 takes any free one.",
     ),
     click.option(
-        "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Number of processes."
+        "--workers",
+        envvar="AGENTCHAT_WORKERS",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1, 64),
+        help="Number of processes.",
     ),
-    click.option("--insecure", is_flag=True, help="Serve plain text on an address that others can reach."),
+    click.option(
+        "--insecure",
+        envvar="AGENTCHAT_INSECURE",
+        is_flag=True,
+        help="Serve plain text on an address that others can reach.",
+    ),
+    click.option(
+        "--files-url",
+        envvar="AGENTCHAT_FILES_URL",
+        metavar="URL",
+        help="Where files are kept: file:///folder, or s3://bucket/prefix with the usual AWS_… variables."
+        "  [default: up: the data folder; serve: no files]",
+    ),
+    click.option(
+        "--public-url",
+        envvar="AGENTCHAT_PUBLIC_URL",
+        default="http://localhost:3003",
+        show_default=True,
+        metavar="URL",
+        help="What download addresses start with: where others reach the gateway.",
+    ),
+    *TLS_OPTIONS,
+    *LIMIT_OPTIONS,
     click.option(
         "--metrics-port",
         envvar="AGENTCHAT_METRICS_PORT",
         type=click.IntRange(0, 65535),
-        help="Serve Prometheus metrics on this port, of all workers; 0 takes any free one.  [default: off]",
+        help="Serve Prometheus metrics of all workers on this port; 0 takes any free one.  [default: none]",
     ),
     click.option(
         "--metrics-host",
@@ -88,6 +126,7 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
 def _log_level_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         "--log-level",
+        envvar="AGENTCHAT_LOG_LEVEL",
         default=default,
         show_default=True,
         type=click.Choice(["debug", "info", "warning", "error"]),
@@ -106,16 +145,7 @@ def up(data_dir: Path | None, database_url: str | None, **options: Any) -> None:
     Everything is kept in the data folder, and found again by the next `up`.
     """
     with explained_errors():
-        metrics = _metrics_endpoint(options.pop("metrics_host"), options.pop("metrics_port"))
-        asyncio.run(
-            _up(
-                data_dir or default_data_dir(),
-                database_url,
-                _settings(**options),
-                options["workers"],
-                metrics,
-            )
-        )
+        asyncio.run(_up(data_dir or default_data_dir(), database_url, _settings(**options)))
 
 
 @click.command()
@@ -130,8 +160,7 @@ def serve(database_url: str | None, **options: Any) -> None:
     if not database_url:
         raise click.UsageError("state --database-url or set AGENTCHAT_DATABASE_URL (or use: agentchat up)")
     with explained_errors():
-        metrics = _metrics_endpoint(options.pop("metrics_host"), options.pop("metrics_port"))
-        asyncio.run(_serve(database_url, _settings(**options), options["workers"], metrics))
+        asyncio.run(_serve(database_url, _settings(**options)))
 
 
 def default_data_dir() -> Path:
@@ -151,21 +180,23 @@ def explained_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _settings(host: str, grpc_port: int, insecure: bool, log_level: str, workers: int) -> ServerSettings:
+def _settings(
+    grpc_port: int, insecure: bool, files_url: str | None, public_url: str, **options: Any
+) -> ServerSettings:
     from agentchat_server.settings import ServerSettings
 
-    if not insecure and not _is_loopback(host):
+    settings = ServerSettings(
+        database_url="", port=grpc_port, files_url=files_url, public_url=public_url, **options
+    )
+    if not check_tls(settings) and not insecure and not _is_loopback(settings.host):
         raise click.UsageError(
-            f"{host} can be reached from other machines, and the server would speak plain text there;"
-            " put a TLS proxy in front of it, or accept that with --insecure"
+            f"{settings.host} can be reached from other machines, and the server would speak plain text"
+            " there; state --tls-cert and --tls-key, or put a TLS proxy in front of it,"
+            " or accept that with --insecure"
         )
-    return ServerSettings(database_url="", host=host, port=grpc_port, log_level=log_level)
-
-
-def _metrics_endpoint(host: str, port: int | None) -> MetricsEndpoint | None:
-    from agentchat_server.metrics_endpoint import MetricsEndpoint
-
-    return None if port is None else MetricsEndpoint(host, port)
+    if not public_url.startswith(("http://", "https://")):
+        raise click.UsageError(f"--public-url: {public_url} is no address such as https://chat.example.com")
+    return settings
 
 
 def _is_loopback(host: str) -> bool:
@@ -177,14 +208,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _serve(
-    database_url: str, settings: ServerSettings, workers: int, metrics: MetricsEndpoint | None
-) -> None:
+async def _serve(database_url: str, settings: ServerSettings) -> None:
     from agentchat_db import migrations
     from agentchat_server.supervisor import Supervisor
 
     async with _stop_signals() as told_to_stop:
-        supervisor = Supervisor(settings, workers=workers, metrics=metrics)
+        supervisor = Supervisor(settings)
         try:
             await supervisor.prepare()
             pending = await asyncio.to_thread(migrations.pending, database_url)
@@ -194,34 +223,32 @@ async def _serve(
                 )
             await _unless(told_to_stop, supervisor.start(database_url))
             click.echo(f"Serving gRPC on {supervisor.host}:{supervisor.port}", err=True)
-            if metrics is not None:
-                click.echo(f"Serving metrics on {metrics.url}", err=True)
+            if supervisor.metrics_url is not None:
+                click.echo(f"Serving metrics on {supervisor.metrics_url}", err=True)
             await told_to_stop.wait()
         finally:
             await supervisor.stop()
 
 
-async def _up(
-    data_dir: Path,
-    database_url: str | None,
-    settings: ServerSettings,
-    workers: int,
-    metrics: MetricsEndpoint | None,
-) -> None:
+async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings) -> None:
     from agentchat_db.data_dir import DataDirLock, create_data_dir
     from agentchat_server.supervisor import Supervisor
 
     create_data_dir(data_dir)
+    if not settings.files_url:
+        settings = dataclasses.replace(settings, files_url=(data_dir / FILES_FOLDER).absolute().as_uri())
     async with _stop_signals() as told_to_stop:
         with DataDirLock(data_dir) as lock:
-            supervisor = Supervisor(settings, workers=workers, metrics=metrics)
+            supervisor = Supervisor(settings)
             database = _Database(data_dir, database_url, lock)
             try:
                 await supervisor.prepare()
                 await _unless(told_to_stop, asyncio.to_thread(database.start))
-                keys = await asyncio.to_thread(_make_keys, data_dir, database.owner_url, supervisor.port)
+                keys = await asyncio.to_thread(
+                    _make_keys, data_dir, database.owner_url, local_address(settings, supervisor.port)
+                )
                 await _unless(told_to_stop, supervisor.start(database.server_url))
-                click.echo(_greeting(data_dir, settings.host, supervisor.port, database, keys, metrics))
+                click.echo(_greeting(data_dir, settings, supervisor, database, keys))
                 await database.keep_running(told_to_stop)
             finally:
                 if told_to_stop.is_set():
@@ -279,8 +306,8 @@ class _Keys:
     config_note: str
 
 
-def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
-    """Makes the admin key, and this machine's key and config, where they are missing."""
+def _make_keys(data_dir: Path, owner_url: str, server: str) -> _Keys:
+    """Makes the admin key, and this machine's key and config for the server, where they are missing."""
     import psycopg
 
     from agentchat_db.administration import create_admin_key, create_machine_key, knows_machine_key
@@ -289,7 +316,6 @@ def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
         admin_key = create_admin_key(connection, data_dir / ADMIN_KEY_FILE)
         config_file = config_path()
         known = read_config(config_file)
-        server = f"localhost:{port}"
         if "AGENTCHAT_API_KEY" not in known:
             machine = slug(known.get("MACHINE_NAME", "")) or default_machine_name()
             machine = machine if len(machine) > 1 else f"{machine}-machine"
@@ -304,7 +330,7 @@ def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
             note = f"written: this machine is {machine}"
         elif not knows_machine_key(connection, known["AGENTCHAT_API_KEY"]):
             note = "kept: its key is for another board"
-        elif known.get("AGENTCHAT_SERVER") != server and _is_here(known.get("AGENTCHAT_SERVER", "")):
+        elif known.get("AGENTCHAT_SERVER") != server and _is_here(known.get("AGENTCHAT_SERVER", ""), server):
             write_config(config_file, {"AGENTCHAT_SERVER": server})
             note = f"updated: the server is {server}"
         else:
@@ -312,31 +338,28 @@ def _make_keys(data_dir: Path, owner_url: str, port: int) -> _Keys:
     return _Keys(data_dir / ADMIN_KEY_FILE, config_file, note)
 
 
-def _is_here(server: str) -> bool:
-    host = server.removeprefix("grpc://").rpartition(":")[0]
-    return host in ("", "localhost", "127.0.0.1", "[::1]")
+def _is_here(known: str, server: str) -> bool:
+    """Whether the address that a config knows is one of this machine's, whose server is now `server`."""
+    hosts = [address.rpartition("://")[2].rpartition(":")[0] for address in (known, server)]
+    return hosts[0] in ("", "localhost", "127.0.0.1", "[::1]", hosts[1])
 
 
 def _greeting(
-    data_dir: Path,
-    host: str,
-    port: int,
-    database: _Database,
-    keys: _Keys,
-    metrics: MetricsEndpoint | None,
+    data_dir: Path, settings: ServerSettings, supervisor: Supervisor, database: _Database, keys: _Keys
 ) -> str:
     command = _own_command()
     # The command finds the admin key by itself only where `up` keeps it by default.
     admin = f"{command} admin"
     if data_dir.resolve() != default_data_dir().resolve():
         admin = f'AGENTCHAT_ADMIN_KEY="$(cat {shlex.quote(str(keys.admin_key_file))})" {admin}'
+    encrypted = "  (TLS)" if settings.tls_cert else ""
     postgres = "embedded PostgreSQL in it" if database.embedded is not None else "database elsewhere"
     return "\n".join(
         (
             "AgentChat is up.",
             "",
-            f"  gRPC       {host}:{port}",
-            *([] if metrics is None else [f"  Metrics    {metrics.url}"]),
+            f"  gRPC       {settings.host}:{supervisor.port}{encrypted}",
+            *([] if supervisor.metrics_url is None else [f"  Metrics    {supervisor.metrics_url}"]),
             f"  Data       {_short(data_dir)}  ({postgres})",
             f"  Admin key  {_short(keys.admin_key_file)}",
             f"  Config     {_short(keys.config_file)}  ({keys.config_note})",

@@ -77,15 +77,13 @@ async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
     call = current_call()
-    request_id = "" if call is None else call.request_id
-    refusal = _as_refusal(error, request_id)
-    if call is not None:
-        call.reason = refusal.reason
+    refusal = _as_refusal(error, call.request_id)
+    call.reason = refusal.reason
     status = refusal.to_status()
     await context.abort(
         refusal.code,
         status.message,
-        ((_STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, request_id)),
+        ((_STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, call.request_id)),
     )
 
 

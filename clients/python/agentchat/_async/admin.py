@@ -34,6 +34,8 @@ class AsyncAdminClient(AsyncCaller):
         *,
         tls: bool | None = None,
         ca_file: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
         timeout: float = 10.0,
         max_attempts: int | None = None,
     ) -> None:
@@ -44,7 +46,7 @@ class AsyncAdminClient(AsyncCaller):
         self._transport = AsyncTransport(
             address,
             (("x-admin-key", admin_key),),
-            credentials=load_credentials(address, ca_file),
+            credentials=load_credentials(address, ca_file, client_cert, client_key),
             timeout=timeout,
             max_attempts=max_attempts,
         )
@@ -62,6 +64,8 @@ class AsyncAdminClient(AsyncCaller):
             str(config.server_address()),
             config.require_admin_key(),
             ca_file=config.ca_file,
+            client_cert=config.client_cert,
+            client_key=config.client_key,
             timeout=timeout,
             max_attempts=max_attempts,
         )

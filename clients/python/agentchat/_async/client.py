@@ -7,6 +7,7 @@ from typing import Self
 
 from agentchat._async.agents import AsyncAgentCalls
 from agentchat._async.channels import AsyncChannelCalls
+from agentchat._async.files import AsyncFileCalls
 from agentchat._async.mentions import AsyncMentionCalls
 from agentchat._async.messages import AsyncMessageCalls
 from agentchat._async.transport import AsyncTransport
@@ -15,7 +16,9 @@ from agentchat.address import parse_address
 from agentchat.config import Config
 
 
-class AsyncAgentChatClient(AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCalls, AsyncAgentCalls):
+class AsyncAgentChatClient(
+    AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCalls, AsyncFileCalls, AsyncAgentCalls
+):
     """One agent's access to a board, for asyncio.
 
         async with AsyncAgentChatClient.from_config(project="my-project") as client:
@@ -29,8 +32,8 @@ class AsyncAgentChatClient(AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCal
     Every call has a deadline, `timeout` in seconds, and is tried again within it while the server
     cannot be reached; a message is posted once all the same. Failures are `AgentChatError`s. Besides
     what a method names, every call may raise `UnauthenticatedError`, `PermissionDeniedError` (the
-    name belongs to another key, or the agent is deactivated), `ResourceExhaustedError` (too many
-    calls), `UnavailableError` and `DeadlineExceededError`.
+    name belongs to another key, or the agent is deactivated), `RateLimitedError` (too many calls,
+    and more than two seconds to wait), `UnavailableError` and `DeadlineExceededError`.
     """
 
     def __init__(
@@ -42,13 +45,16 @@ class AsyncAgentChatClient(AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCal
         project: str | None = None,
         tls: bool | None = None,
         ca_file: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
         timeout: float = 10.0,
         max_attempts: int | None = None,
     ) -> None:
         """Speaks as `agent_name` with a machine's key, or as the one agent that a key belongs to.
 
         `server` is `host:port`, or `grpcs://host:port` for TLS; `tls` overrides what it says.
-        `ca_file` holds the certificates (PEM) to trust instead of the built-in ones. `project`, when
+        `ca_file` holds the certificates (PEM) to trust instead of the built-in ones; `client_cert` and
+        `client_key` (PEM) are for a server that demands a certificate of its clients. `project`, when
         given, is attached to every message as `metadata["project"]`, where recipients of mentions see
         it. `timeout` is in seconds, for calls that state none. `max_attempts` is how often a call is
         made at most while the server cannot be reached; None: until its deadline.
@@ -66,7 +72,7 @@ class AsyncAgentChatClient(AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCal
         self._transport = AsyncTransport(
             address,
             tuple(identity),
-            credentials=load_credentials(address, ca_file),
+            credentials=load_credentials(address, ca_file, client_cert, client_key),
             timeout=timeout,
             max_attempts=max_attempts,
         )
@@ -95,6 +101,8 @@ class AsyncAgentChatClient(AsyncMessageCalls, AsyncMentionCalls, AsyncChannelCal
             agent or config.agent(project),
             project=config.project_label(project),
             ca_file=config.ca_file,
+            client_cert=config.client_cert,
+            client_key=config.client_key,
             timeout=timeout,
             max_attempts=max_attempts,
         )

@@ -11,7 +11,15 @@ from agentchat._async.caller import AsyncCaller
 from agentchat._async.transport import AsyncStubs
 from agentchat._async.watch import AsyncWatch, OnReconnect
 from agentchat._conversion import message, search_result, sent_message, watched_message
-from agentchat._requests import build, names, new_request_id, page_size, refused, struct, timestamp
+from agentchat._requests import (
+    build,
+    message_metadata,
+    names,
+    new_request_id,
+    page_size,
+    refused,
+    timestamp,
+)
 from agentchat_proto.v1 import message_service_pb2 as wire
 from agentchat_proto.v1.search_service_pb2 import SearchMessagesRequest
 
@@ -46,14 +54,14 @@ class AsyncMessageCalls(AsyncCaller):
 
         Raises `NotFoundError` (no such parent), `FailedPreconditionError` (the channel is archived),
         `AlreadyExistsError` (the request id has posted another message), `InvalidArgumentError`, and
-        `ResourceExhaustedError` (too many calls, or too many channels created).
+        `ResourceExhaustedError` (too many channels created).
         """
         request = build(
             wire.SendMessageRequest,
             channel=channel,
             content=content,
             parent_message_id=parent_message_id,
-            metadata=struct(self._with_project(metadata)),
+            metadata=message_metadata(metadata, self._project),
             request_id=request_id or new_request_id(),
         )
         sent = await self._transport.call(lambda stubs: stubs.messages.SendMessage, request, timeout)
@@ -82,7 +90,7 @@ class AsyncMessageCalls(AsyncCaller):
             target_agent=target_agent,
             content=content,
             parent_message_id=parent_message_id,
-            metadata=struct(self._with_project(metadata)),
+            metadata=message_metadata(metadata, self._project),
             request_id=request_id or new_request_id(),
         )
         sent = await self._transport.call(lambda stubs: stubs.messages.SendDirectMessage, request, timeout)
@@ -275,9 +283,3 @@ class AsyncMessageCalls(AsyncCaller):
         return AsyncWatch(
             self._transport, open_stream, watched_message, cursor=cursor, on_reconnect=on_reconnect
         )
-
-    def _with_project(self, metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Metadata as sent: they say the client's project unless they say another."""
-        if self._project is None:
-            return metadata
-        return {"project": self._project, **(metadata or {})}

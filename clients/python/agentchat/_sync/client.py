@@ -9,6 +9,7 @@ from typing import Self
 from agentchat._channels import load_credentials
 from agentchat._sync.agents import AgentCalls
 from agentchat._sync.channels import ChannelCalls
+from agentchat._sync.files import FileCalls
 from agentchat._sync.mentions import MentionCalls
 from agentchat._sync.messages import MessageCalls
 from agentchat._sync.transport import Transport
@@ -16,7 +17,7 @@ from agentchat.address import parse_address
 from agentchat.config import Config
 
 
-class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
+class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, FileCalls, AgentCalls):
     """One agent's access to a board.
 
         with AgentChatClient.from_config(project="my-project") as client:
@@ -30,8 +31,8 @@ class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
     Every call has a deadline, `timeout` in seconds, and is tried again within it while the server
     cannot be reached; a message is posted once all the same. Failures are `AgentChatError`s. Besides
     what a method names, every call may raise `UnauthenticatedError`, `PermissionDeniedError` (the
-    name belongs to another key, or the agent is deactivated), `ResourceExhaustedError` (too many
-    calls), `UnavailableError` and `DeadlineExceededError`.
+    name belongs to another key, or the agent is deactivated), `RateLimitedError` (too many calls,
+    and more than two seconds to wait), `UnavailableError` and `DeadlineExceededError`.
     """
 
     def __init__(
@@ -43,13 +44,16 @@ class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
         project: str | None = None,
         tls: bool | None = None,
         ca_file: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
         timeout: float = 10.0,
         max_attempts: int | None = None,
     ) -> None:
         """Speaks as `agent_name` with a machine's key, or as the one agent that a key belongs to.
 
         `server` is `host:port`, or `grpcs://host:port` for TLS; `tls` overrides what it says.
-        `ca_file` holds the certificates (PEM) to trust instead of the built-in ones. `project`, when
+        `ca_file` holds the certificates (PEM) to trust instead of the built-in ones; `client_cert` and
+        `client_key` (PEM) are for a server that demands a certificate of its clients. `project`, when
         given, is attached to every message as `metadata["project"]`, where recipients of mentions see
         it. `timeout` is in seconds, for calls that state none. `max_attempts` is how often a call is
         made at most while the server cannot be reached; None: until its deadline.
@@ -67,7 +71,7 @@ class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
         self._transport = Transport(
             address,
             tuple(identity),
-            credentials=load_credentials(address, ca_file),
+            credentials=load_credentials(address, ca_file, client_cert, client_key),
             timeout=timeout,
             max_attempts=max_attempts,
         )
@@ -96,6 +100,8 @@ class AgentChatClient(MessageCalls, MentionCalls, ChannelCalls, AgentCalls):
             agent or config.agent(project),
             project=config.project_label(project),
             ca_file=config.ca_file,
+            client_cert=config.client_cert,
+            client_key=config.client_key,
             timeout=timeout,
             max_attempts=max_attempts,
         )

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from agentchat import types
-from agentchat._conversion import mention, watched_mention
-from agentchat._requests import build, names, page_size
+from agentchat._conversion import claim as claim_won
+from agentchat._conversion import mention, moment, sent_message, watched_mention
+from agentchat._requests import build, duration, message_metadata, names, page_size
 from agentchat._sync.caller import Caller
 from agentchat._sync.transport import Stubs
 from agentchat._sync.watch import OnReconnect, Watch
@@ -20,6 +23,8 @@ _IDS_PER_CALL = 100
 
 class MentionCalls(Caller):
     """The calls of MentionService."""
+
+    _project: str | None
 
     def check_mentions(
         self,
@@ -73,14 +78,84 @@ class MentionCalls(Caller):
             marked += answer.marked_read_count
         return marked
 
+    def claim_mention(
+        self, mention_id: str, lease: timedelta | None = None, *, timeout: float | None = None
+    ) -> types.Claim:
+        """Claims an unread mention, so that no other process of the caller works on it.
+
+        The claim holds for `lease`, 5 seconds to 1 hour (by default 60 seconds); then the mention comes
+        again to those who watch, and may be claimed again. Of those who claim at once, one wins.
+
+        Raises `FailedPreconditionError` with the reason `MENTION_CLAIMED` while another claim runs, or
+        `MENTION_READ`; `NotFoundError`, `InvalidArgumentError`. When the connection breaks at the wrong
+        moment, `MENTION_CLAIMED` may mean a claim of this very call; the mention comes again.
+        """
+        request = build(wire.ClaimMentionRequest, mention_id=mention_id, lease=duration(lease))
+        won = self._transport.call(lambda stubs: stubs.mentions.ClaimMention, request, timeout)
+        return claim_won(won)
+
+    def renew_claim(
+        self, claim: types.Claim, lease: timedelta | None = None, *, timeout: float | None = None
+    ) -> types.Claim:
+        """Lets a claim hold for `lease` from now, as in `claim_mention`; returns it as it is then.
+
+        Raises `FailedPreconditionError` with the reason `CLAIM_LOST` when it is over: stop working on
+        the mention.
+        """
+        request = build(
+            wire.RenewClaimRequest,
+            mention_id=claim.mention.mention_id,
+            claim_token=claim.token,
+            lease=duration(lease),
+        )
+        renewed = self._transport.call(lambda stubs: stubs.mentions.RenewClaim, request, timeout)
+        return replace(claim, claimed_until=moment(renewed.claimed_until))
+
+    def release_claim(self, claim: types.Claim, *, timeout: float | None = None) -> None:
+        """Gives a claim up: the mention comes again at once to those who watch.
+
+        Raises `FailedPreconditionError` with the reason `CLAIM_LOST` when it is over already.
+        """
+        request = build(
+            wire.ReleaseClaimRequest, mention_id=claim.mention.mention_id, claim_token=claim.token
+        )
+        self._transport.call(lambda stubs: stubs.mentions.ReleaseClaim, request, timeout)
+
+    def complete_claim(
+        self,
+        claim: types.Claim,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> types.SentMessage:
+        """Replies to a claimed mention, in its thread, and marks it read: both, or neither.
+
+        There is one reply per mention, whatever crashes: calling again with the same claim and content
+        returns the first one, at any time. `content` and `metadata` are as for `send_message`.
+
+        Raises `FailedPreconditionError` with the reason `CLAIM_LOST` when the claim is over, and the
+        errors of `send_message`. Nothing is posted then, and the claim stays as it is.
+        """
+        request = build(
+            wire.CompleteClaimRequest,
+            mention_id=claim.mention.mention_id,
+            claim_token=claim.token,
+            content=content,
+            metadata=message_metadata(metadata, self._project),
+        )
+        sent = self._transport.call(lambda stubs: stubs.mentions.CompleteClaim, request, timeout)
+        return sent_message(sent)
+
     def watch_mentions(
         self, cursor: str | None = None, *, on_reconnect: OnReconnect | None = None
     ) -> Watch[types.WatchedMention]:
         """Follows the caller's mentions: the unread ones first, oldest first, then each new one.
 
-        With a `cursor` it starts behind that, read or not. A mention whose claim expired comes again,
-        marked `redelivered`. See `Watch` for what happens when the connection breaks;
-        `on_reconnect` is told of it.
+        With a `cursor` it starts behind that, read or not. Claimed mentions come too, and say until
+        when. An unread mention whose claim expired or was released comes again, marked `redelivered`,
+        whatever the cursor, and perhaps more than once: `claim_mention` decides who works on it. See
+        `Watch` for what happens when the connection breaks; `on_reconnect` is told of it.
         """
 
         def open_stream(stubs: Stubs, after: str) -> Any:

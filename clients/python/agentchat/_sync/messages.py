@@ -9,7 +9,15 @@ from typing import Any
 
 from agentchat import types
 from agentchat._conversion import message, search_result, sent_message, watched_message
-from agentchat._requests import build, names, new_request_id, page_size, refused, struct, timestamp
+from agentchat._requests import (
+    build,
+    message_metadata,
+    names,
+    new_request_id,
+    page_size,
+    refused,
+    timestamp,
+)
 from agentchat._sync.caller import Caller
 from agentchat._sync.transport import Stubs
 from agentchat._sync.watch import OnReconnect, Watch
@@ -47,14 +55,14 @@ class MessageCalls(Caller):
 
         Raises `NotFoundError` (no such parent), `FailedPreconditionError` (the channel is archived),
         `AlreadyExistsError` (the request id has posted another message), `InvalidArgumentError`, and
-        `ResourceExhaustedError` (too many calls, or too many channels created).
+        `ResourceExhaustedError` (too many channels created).
         """
         request = build(
             wire.SendMessageRequest,
             channel=channel,
             content=content,
             parent_message_id=parent_message_id,
-            metadata=struct(self._with_project(metadata)),
+            metadata=message_metadata(metadata, self._project),
             request_id=request_id or new_request_id(),
         )
         sent = self._transport.call(lambda stubs: stubs.messages.SendMessage, request, timeout)
@@ -83,7 +91,7 @@ class MessageCalls(Caller):
             target_agent=target_agent,
             content=content,
             parent_message_id=parent_message_id,
-            metadata=struct(self._with_project(metadata)),
+            metadata=message_metadata(metadata, self._project),
             request_id=request_id or new_request_id(),
         )
         sent = self._transport.call(lambda stubs: stubs.messages.SendDirectMessage, request, timeout)
@@ -271,9 +279,3 @@ class MessageCalls(Caller):
             return stubs.messages.WatchMessages(request, metadata=self._transport.metadata)
 
         return Watch(self._transport, open_stream, watched_message, cursor=cursor, on_reconnect=on_reconnect)
-
-    def _with_project(self, metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Metadata as sent: they say the client's project unless they say another."""
-        if self._project is None:
-            return metadata
-        return {"project": self._project, **(metadata or {})}

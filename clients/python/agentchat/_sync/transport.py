@@ -14,7 +14,7 @@ import grpc
 from agentchat._backoff import Backoff, retry_delay
 from agentchat._channels import Channel, UnaryMethod, open_channel
 from agentchat._concurrency import CallCancelledError, Metadata, invoke, sleep
-from agentchat._failures import decode_failure
+from agentchat._failures import decode_failure, more_telling
 from agentchat._requests import refused
 from agentchat.address import ServerAddress
 from agentchat.exceptions import AgentChatError, FailedPreconditionError
@@ -22,12 +22,14 @@ from agentchat_proto.v1.admin_service_pb2_grpc import AdminServiceStub
 from agentchat_proto.v1.agent_service_pb2_grpc import AgentServiceStub
 from agentchat_proto.v1.board_service_pb2_grpc import BoardServiceStub
 from agentchat_proto.v1.channel_service_pb2_grpc import ChannelServiceStub
+from agentchat_proto.v1.file_service_pb2_grpc import FileServiceStub
 from agentchat_proto.v1.mention_service_pb2_grpc import MentionServiceStub
 from agentchat_proto.v1.message_service_pb2_grpc import MessageServiceStub
 from agentchat_proto.v1.search_service_pb2_grpc import SearchServiceStub
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Result = TypeVar("Result", covariant=True)
 
 _FIRST_RETRY_AFTER = 0.1
 _LONGEST_RETRY_DELAY = 2.0
@@ -41,9 +43,17 @@ class Stubs:
         self.agents = AgentServiceStub(channel)
         self.boards = BoardServiceStub(channel)
         self.channels = ChannelServiceStub(channel)
+        self.files = FileServiceStub(channel)
         self.mentions = MentionServiceStub(channel)
         self.messages = MessageServiceStub(channel)
         self.search = SearchServiceStub(channel)
+
+
+class Attempt(Protocol[Result]):
+    """Does something that calls. Fails with what calls fail with, or an `AgentChatError` of its own."""
+
+    def __call__(self, stubs: Stubs, remaining: float) -> Result:
+        """Does it, within `remaining` seconds."""
 
 
 class Closeable(Protocol):
@@ -73,7 +83,8 @@ class Transport:
         self.address = address
         self.metadata = metadata
         self._credentials = credentials
-        self._timeout = timeout
+        # Seconds, for calls that state none.
+        self.timeout = timeout
         self._max_attempts = max_attempts
         self._channel: Channel | None = None
         self._stubs: Stubs | None = None
@@ -114,25 +125,40 @@ class Transport:
         `timeout` is in seconds and covers all tries; None means the client's. A call that is not
         `repeatable` is made once: what became of it cannot be known when the connection breaks.
         """
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+
+        def attempt(stubs: Stubs, remaining: float) -> Response:
+            return invoke(method(stubs), request, remaining, self.metadata)
+
+        timeout = self.timeout if timeout is None else timeout
+        return self.repeat(attempt, timeout, repeatable=repeatable)
+
+    def repeat(self, attempt: Attempt[Response], timeout: float, *, repeatable: bool = True) -> Response:
+        """Does something that calls, and tries again as `call` does. `timeout` is in seconds."""
+        deadline = time.monotonic() + timeout
         backoff = Backoff(_FIRST_RETRY_AFTER, _LONGEST_RETRY_DELAY)
         attempts = self._max_attempts if repeatable else 1
+        told: AgentChatError | None = None
         while True:
             remaining = max(deadline - time.monotonic(), 0.001)
             try:
-                return invoke(method(self.stubs), request, remaining, self.metadata)
-            except (grpc.RpcError, CallCancelledError) as failure:
+                return attempt(self.stubs, remaining)
+            except (grpc.RpcError, CallCancelledError, AgentChatError) as failure:
                 if self._closed:
                     raise _closed_error() from failure
                 error = self.decode(failure)
+                told = more_telling(error, told)
                 attempts = None if attempts is None else attempts - 1
                 delay = retry_delay(error, backoff, deadline - time.monotonic())
                 if attempts == 0 or delay is None:
-                    raise error from failure
+                    if told is failure:
+                        raise
+                    raise told from failure
             sleep(delay)
 
-    def decode(self, failure: grpc.RpcError | CallCancelledError) -> AgentChatError:
+    def decode(self, failure: grpc.RpcError | CallCancelledError | AgentChatError) -> AgentChatError:
         """The exception for a failed call."""
+        if isinstance(failure, AgentChatError):
+            return failure
         if isinstance(failure, CallCancelledError):
             return AgentChatError(f"{self.address.target}: the call was cancelled", code="CANCELLED")
         return decode_failure(failure, self.address.target)

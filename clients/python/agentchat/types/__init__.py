@@ -12,8 +12,10 @@ These modules need nothing but the standard library, so that the REST client sha
 
 from agentchat.types.agents import Agent, CurrentAgent, MachineKey, NewAgentKey, NewMachineKey
 from agentchat.types.channels import Board, BoardChannel, Channel, ChannelType, MessagePreview
+from agentchat.types.files import DownloadUrl, File, UploadedFile
 from agentchat.types.json import Json, rfc3339
 from agentchat.types.messages import (
+    Claim,
     Mention,
     MentionedAgent,
     MentionPage,
@@ -32,7 +34,10 @@ __all__ = [
     "BoardChannel",
     "Channel",
     "ChannelType",
+    "Claim",
     "CurrentAgent",
+    "DownloadUrl",
+    "File",
     "Json",
     "MachineKey",
     "Mention",
@@ -46,6 +51,7 @@ __all__ = [
     "PageDirection",
     "SearchResult",
     "SentMessage",
+    "UploadedFile",
     "WatchedMention",
     "WatchedMessage",
     "rfc3339",

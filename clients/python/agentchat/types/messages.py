@@ -159,7 +159,7 @@ class Mention:
     read_at: datetime | None
     """When the mention was marked read."""
     claimed_until: datetime | None
-    """Until when somebody has claimed it."""
+    """Until when a process of the caller has claimed it. None: no claim runs."""
 
     @property
     def read(self) -> bool:
@@ -185,13 +185,33 @@ class WatchedMention(Mention):
     """A mention that a watch has seen."""
 
     redelivered: bool
-    """True: it came before, and its claim has expired or was released."""
+    """True: it was claimed before, and the claim has expired or was released."""
     cursor: str
     """Resume after this mention by giving it to `watch_mentions`."""
 
     def to_json(self) -> Json:
         """The mention with the cursor, and whether it came before."""
         return {**Mention.to_json(self), "redelivered": self.redelivered, "cursor": self.cursor}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a mention, for a time. It passes unless it is renewed."""
+
+    mention: Mention
+    """The mention, as it was when it was claimed."""
+    token: str
+    """UUID that fences the claim. Whoever has it may renew, release and complete the claim."""
+    claimed_until: datetime
+    """When the claim expires unless it is renewed."""
+
+    def to_json(self) -> Json:
+        """All of it."""
+        return {
+            "mention": self.mention.to_json(),
+            "claim_token": self.token,
+            "claimed_until": rfc3339(self.claimed_until),
+        }
 
 
 @dataclass(frozen=True, slots=True)

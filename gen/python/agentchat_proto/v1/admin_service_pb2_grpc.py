@@ -29,7 +29,8 @@ class AdminServiceStub(object):
     """Running the board.
 
     Every rpc needs an admin key (`aca_…`) in the metadata entry `x-admin-key`; the database checks it
-    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID.
+    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID; RESOURCE_EXHAUSTED,
+    with a retry delay, with RATE_LIMITED.
     """
 
     def __init__(self, channel):
@@ -94,7 +95,8 @@ class AdminServiceServicer(object):
     """Running the board.
 
     Every rpc needs an admin key (`aca_…`) in the metadata entry `x-admin-key`; the database checks it
-    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID.
+    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID; RESOURCE_EXHAUSTED,
+    with a retry delay, with RATE_LIMITED.
     """
 
     def CreateMachineKey(self, request, context):
@@ -259,7 +261,8 @@ class AdminService(object):
     """Running the board.
 
     Every rpc needs an admin key (`aca_…`) in the metadata entry `x-admin-key`; the database checks it
-    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID.
+    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID; RESOURCE_EXHAUSTED,
+    with a retry delay, with RATE_LIMITED.
     """
 
     @staticmethod

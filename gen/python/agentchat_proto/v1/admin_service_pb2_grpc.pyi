@@ -30,7 +30,8 @@ class AdminServiceStub:
     """Running the board.
 
     Every rpc needs an admin key (`aca_…`) in the metadata entry `x-admin-key`; the database checks it
-    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID.
+    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID; RESOURCE_EXHAUSTED,
+    with a retry delay, with RATE_LIMITED.
     """
 
     @_typing.overload
@@ -99,7 +100,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Running the board.
 
     Every rpc needs an admin key (`aca_…`) in the metadata entry `x-admin-key`; the database checks it
-    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID.
+    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID; RESOURCE_EXHAUSTED,
+    with a retry delay, with RATE_LIMITED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -164,7 +166,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Running the board.
 
     Every rpc needs an admin key (`aca_…`) in the metadata entry `x-admin-key`; the database checks it
-    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID.
+    again. Failures: UNAUTHENTICATED with ADMIN_KEY_MISSING or ADMIN_KEY_INVALID; RESOURCE_EXHAUSTED,
+    with a retry delay, with RATE_LIMITED.
     """
 
     @_abc_1.abstractmethod

@@ -34,7 +34,7 @@ class AgentServiceStub(object):
     Without `x-agent-name` a machine key speaks as the machine itself. Failures: UNAUTHENTICATED with
     API_KEY_MISSING or API_KEY_INVALID; PERMISSION_DENIED with AGENT_NAME_TAKEN, AGENT_NAME_RESERVED,
     AGENT_KEY_MISMATCH or AGENT_DEACTIVATED; INVALID_ARGUMENT with AGENT_NAME_INVALID;
-    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED.
+    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED or, with a retry delay, RATE_LIMITED.
     """
 
     def __init__(self, channel):
@@ -69,7 +69,7 @@ class AgentServiceServicer(object):
     Without `x-agent-name` a machine key speaks as the machine itself. Failures: UNAUTHENTICATED with
     API_KEY_MISSING or API_KEY_INVALID; PERMISSION_DENIED with AGENT_NAME_TAKEN, AGENT_NAME_RESERVED,
     AGENT_KEY_MISMATCH or AGENT_DEACTIVATED; INVALID_ARGUMENT with AGENT_NAME_INVALID;
-    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED.
+    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED or, with a retry delay, RATE_LIMITED.
     """
 
     def RegisterAgent(self, request, context):
@@ -135,7 +135,7 @@ class AgentService(object):
     Without `x-agent-name` a machine key speaks as the machine itself. Failures: UNAUTHENTICATED with
     API_KEY_MISSING or API_KEY_INVALID; PERMISSION_DENIED with AGENT_NAME_TAKEN, AGENT_NAME_RESERVED,
     AGENT_KEY_MISMATCH or AGENT_DEACTIVATED; INVALID_ARGUMENT with AGENT_NAME_INVALID;
-    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED.
+    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED or, with a retry delay, RATE_LIMITED.
     """
 
     @staticmethod

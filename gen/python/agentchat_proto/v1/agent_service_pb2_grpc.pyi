@@ -35,7 +35,7 @@ class AgentServiceStub:
     Without `x-agent-name` a machine key speaks as the machine itself. Failures: UNAUTHENTICATED with
     API_KEY_MISSING or API_KEY_INVALID; PERMISSION_DENIED with AGENT_NAME_TAKEN, AGENT_NAME_RESERVED,
     AGENT_KEY_MISMATCH or AGENT_DEACTIVATED; INVALID_ARGUMENT with AGENT_NAME_INVALID;
-    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED.
+    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED or, with a retry delay, RATE_LIMITED.
     """
 
     @_typing.overload
@@ -68,7 +68,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     Without `x-agent-name` a machine key speaks as the machine itself. Failures: UNAUTHENTICATED with
     API_KEY_MISSING or API_KEY_INVALID; PERMISSION_DENIED with AGENT_NAME_TAKEN, AGENT_NAME_RESERVED,
     AGENT_KEY_MISMATCH or AGENT_DEACTIVATED; INVALID_ARGUMENT with AGENT_NAME_INVALID;
-    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED.
+    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED or, with a retry delay, RATE_LIMITED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -97,7 +97,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     Without `x-agent-name` a machine key speaks as the machine itself. Failures: UNAUTHENTICATED with
     API_KEY_MISSING or API_KEY_INVALID; PERMISSION_DENIED with AGENT_NAME_TAKEN, AGENT_NAME_RESERVED,
     AGENT_KEY_MISMATCH or AGENT_DEACTIVATED; INVALID_ARGUMENT with AGENT_NAME_INVALID;
-    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED.
+    RESOURCE_EXHAUSTED with AGENT_LIMIT_REACHED or, with a retry delay, RATE_LIMITED.
     """
 
     @_abc_1.abstractmethod

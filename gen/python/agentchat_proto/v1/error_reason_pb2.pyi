@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND: no message has this id, or the parent is not in the channel. Metadata `message_id`."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 41
-    """ALREADY_EXISTS: the request id was used for another message. Metadata `request_id`."""
+    """ALREADY_EXISTS: the request id was used for another message or file. Metadata `request_id`."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 42
     """NOT_FOUND: no agent has this name. Metadata `agent`."""
     ERROR_REASON_WRITE_QUEUE_FULL: _ErrorReason.ValueType  # 43
@@ -89,25 +89,41 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MENTION_READ: _ErrorReason.ValueType  # 52
     """FAILED_PRECONDITION: the mention is read, so there is nothing to claim. Metadata `mention_id`."""
     ERROR_REASON_CLAIM_LOST: _ErrorReason.ValueType  # 53
-    """FAILED_PRECONDITION: the claim expired, or another has taken its place. Metadata `mention_id`."""
+    """FAILED_PRECONDITION: the claim expired or was released, another has taken its place, or the mention
+    is read. Metadata `mention_id`.
+    """
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 60
     """NOT_FOUND: no file has this path. Metadata `path`."""
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 61
-    """RESOURCE_EXHAUSTED: the file is larger than 10 MiB. Metadata `limit`."""
+    """RESOURCE_EXHAUSTED: the file is larger than it may be (10 MiB). Metadata `limit`: bytes."""
     ERROR_REASON_FILE_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 62
     """INVALID_ARGUMENT: the bytes have another SHA-256 than was stated."""
     ERROR_REASON_FILE_SIZE_MISMATCH: _ErrorReason.ValueType  # 63
     """INVALID_ARGUMENT: there were more or fewer bytes than was stated."""
     ERROR_REASON_DOWNLOAD_TOKEN_INVALID: _ErrorReason.ValueType  # 64
     """PERMISSION_DENIED: the download token is forged or expired."""
+    ERROR_REASON_FILE_BYTES_MISSING: _ErrorReason.ValueType  # 65
+    """DATA_LOSS: the file is published, but the file store no longer has its bytes. Metadata `path`."""
+    ERROR_REASON_FILE_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 66
+    """UNAVAILABLE: the file store cannot be reached at the moment. Call again."""
+    ERROR_REASON_FILES_NOT_CONFIGURED: _ErrorReason.ValueType  # 67
+    """FAILED_PRECONDITION: this server has no file store, so it takes and gives no files."""
+    ERROR_REASON_UPLOAD_TOO_SLOW: _ErrorReason.ValueType  # 68
+    """DEADLINE_EXCEEDED: the upload took longer than it may (10 minutes). Metadata `limit`: seconds."""
     ERROR_REASON_MACHINE_NOT_FOUND: _ErrorReason.ValueType  # 70
     """NOT_FOUND: no machine has this name, or it has no active key. Metadata `machine`."""
     ERROR_REASON_MACHINE_KEY_NOT_FOUND: _ErrorReason.ValueType  # 71
     """NOT_FOUND: no machine key has this id. Metadata `key_id`."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 80
-    """RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: agent, global or peer."""
+    """RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: `agent`, of this agent;
+    `global`, of everybody together; `authentication`, too many refused keys from this address.
+    """
     ERROR_REASON_STREAM_LIMIT_REACHED: _ErrorReason.ValueType  # 81
     """RESOURCE_EXHAUSTED: the agent has as many streams open as it may. Metadata `limit`."""
+    ERROR_REASON_SERVER_STREAM_LIMIT_REACHED: _ErrorReason.ValueType  # 82
+    """RESOURCE_EXHAUSTED, with a retry delay: the server has as many streams open as it holds. Metadata
+    `limit`.
+    """
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 90
     """UNAVAILABLE: the server is stopping. Call again; another server answers."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 91
@@ -183,7 +199,7 @@ ERROR_REASON_CHANNEL_LIMIT_REACHED: ErrorReason.ValueType  # 34
 ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND: no message has this id, or the parent is not in the channel. Metadata `message_id`."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 41
-"""ALREADY_EXISTS: the request id was used for another message. Metadata `request_id`."""
+"""ALREADY_EXISTS: the request id was used for another message or file. Metadata `request_id`."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 42
 """NOT_FOUND: no agent has this name. Metadata `agent`."""
 ERROR_REASON_WRITE_QUEUE_FULL: ErrorReason.ValueType  # 43
@@ -195,25 +211,41 @@ ERROR_REASON_MENTION_CLAIMED: ErrorReason.ValueType  # 51
 ERROR_REASON_MENTION_READ: ErrorReason.ValueType  # 52
 """FAILED_PRECONDITION: the mention is read, so there is nothing to claim. Metadata `mention_id`."""
 ERROR_REASON_CLAIM_LOST: ErrorReason.ValueType  # 53
-"""FAILED_PRECONDITION: the claim expired, or another has taken its place. Metadata `mention_id`."""
+"""FAILED_PRECONDITION: the claim expired or was released, another has taken its place, or the mention
+is read. Metadata `mention_id`.
+"""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 60
 """NOT_FOUND: no file has this path. Metadata `path`."""
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 61
-"""RESOURCE_EXHAUSTED: the file is larger than 10 MiB. Metadata `limit`."""
+"""RESOURCE_EXHAUSTED: the file is larger than it may be (10 MiB). Metadata `limit`: bytes."""
 ERROR_REASON_FILE_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 62
 """INVALID_ARGUMENT: the bytes have another SHA-256 than was stated."""
 ERROR_REASON_FILE_SIZE_MISMATCH: ErrorReason.ValueType  # 63
 """INVALID_ARGUMENT: there were more or fewer bytes than was stated."""
 ERROR_REASON_DOWNLOAD_TOKEN_INVALID: ErrorReason.ValueType  # 64
 """PERMISSION_DENIED: the download token is forged or expired."""
+ERROR_REASON_FILE_BYTES_MISSING: ErrorReason.ValueType  # 65
+"""DATA_LOSS: the file is published, but the file store no longer has its bytes. Metadata `path`."""
+ERROR_REASON_FILE_STORE_UNAVAILABLE: ErrorReason.ValueType  # 66
+"""UNAVAILABLE: the file store cannot be reached at the moment. Call again."""
+ERROR_REASON_FILES_NOT_CONFIGURED: ErrorReason.ValueType  # 67
+"""FAILED_PRECONDITION: this server has no file store, so it takes and gives no files."""
+ERROR_REASON_UPLOAD_TOO_SLOW: ErrorReason.ValueType  # 68
+"""DEADLINE_EXCEEDED: the upload took longer than it may (10 minutes). Metadata `limit`: seconds."""
 ERROR_REASON_MACHINE_NOT_FOUND: ErrorReason.ValueType  # 70
 """NOT_FOUND: no machine has this name, or it has no active key. Metadata `machine`."""
 ERROR_REASON_MACHINE_KEY_NOT_FOUND: ErrorReason.ValueType  # 71
 """NOT_FOUND: no machine key has this id. Metadata `key_id`."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 80
-"""RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: agent, global or peer."""
+"""RESOURCE_EXHAUSTED, with a retry delay: too many calls. Metadata `scope`: `agent`, of this agent;
+`global`, of everybody together; `authentication`, too many refused keys from this address.
+"""
 ERROR_REASON_STREAM_LIMIT_REACHED: ErrorReason.ValueType  # 81
 """RESOURCE_EXHAUSTED: the agent has as many streams open as it may. Metadata `limit`."""
+ERROR_REASON_SERVER_STREAM_LIMIT_REACHED: ErrorReason.ValueType  # 82
+"""RESOURCE_EXHAUSTED, with a retry delay: the server has as many streams open as it holds. Metadata
+`limit`.
+"""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 90
 """UNAVAILABLE: the server is stopping. Call again; another server answers."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 91

@@ -19,7 +19,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class File(_message.Message):
-    """A file shared in a channel. Files never change."""
+    """A file shared in a channel. Files never change. Name and media type are the uploader's word, and not
+    checked against the bytes: data, to be shown with care.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

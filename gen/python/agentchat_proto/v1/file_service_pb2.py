@@ -27,7 +27,7 @@ from agentchat_proto.v1 import message_pb2 as agentchat_dot_v1_dot_message__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentchat/v1/file_service.proto\x12\x0c\x61gentchat.v1\x1a\x17\x61gentchat/v1/file.proto\x1a\x1a\x61gentchat/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x0c\x46ileMetadata\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x11\n\x04size\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x13\n\x0bunannounced\x18\x06 \x01(\x08\x12\x17\n\nrequest_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_sizeB\r\n\x0b_request_id\"\\\n\x11UploadFileRequest\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1a.agentchat.v1.FileMetadataH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"^\n\x12UploadFileResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.agentchat.v1.File\x12&\n\x07message\x18\x02 \x01(\x0b\x32\x15.agentchat.v1.Message\"I\n\x13\x44ownloadFileRequest\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\x18\n\x0e\x64ownload_token\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"S\n\x14\x44ownloadFileResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.agentchat.v1.FileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x1e\n\x0eGetFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"3\n\x0fGetFileResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.agentchat.v1.File\"J\n\x10ListFilesRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x11ListFilesResponse\x12!\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x12.agentchat.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43reateDownloadUrlRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"p\n\x19\x43reateDownloadUrlResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x16\n\x0e\x64ownload_token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc9\x03\n\x0b\x46ileService\x12Q\n\nUploadFile\x12\x1f.agentchat.v1.UploadFileRequest\x1a .agentchat.v1.UploadFileResponse(\x01\x12\\\n\x0c\x44ownloadFile\x12!.agentchat.v1.DownloadFileRequest\x1a\".agentchat.v1.DownloadFileResponse\"\x03\x90\x02\x01\x30\x01\x12K\n\x07GetFile\x12\x1c.agentchat.v1.GetFileRequest\x1a\x1d.agentchat.v1.GetFileResponse\"\x03\x90\x02\x01\x12Q\n\tListFiles\x12\x1e.agentchat.v1.ListFilesRequest\x1a\x1f.agentchat.v1.ListFilesResponse\"\x03\x90\x02\x01\x12i\n\x11\x43reateDownloadUrl\x12&.agentchat.v1.CreateDownloadUrlRequest\x1a\'.agentchat.v1.CreateDownloadUrlResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gentchat/v1/file_service.proto\x12\x0c\x61gentchat.v1\x1a\x17\x61gentchat/v1/file.proto\x1a\x1a\x61gentchat/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x0c\x46ileMetadata\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x11\n\x04size\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x13\n\x0bunannounced\x18\x06 \x01(\x08\x12\x17\n\nrequest_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_sizeB\r\n\x0b_request_id\"\\\n\x11UploadFileRequest\x12.\n\x08metadata\x18\x01 \x01(\x0b\x32\x1a.agentchat.v1.FileMetadataH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"p\n\x12UploadFileResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.agentchat.v1.File\x12&\n\x07message\x18\x02 \x01(\x0b\x32\x15.agentchat.v1.Message\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"I\n\x13\x44ownloadFileRequest\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\x18\n\x0e\x64ownload_token\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"S\n\x14\x44ownloadFileResponse\x12\"\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.agentchat.v1.FileH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x1e\n\x0eGetFileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"3\n\x0fGetFileResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.agentchat.v1.File\"J\n\x10ListFilesRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x11ListFilesResponse\x12!\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x12.agentchat.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43reateDownloadUrlRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"p\n\x19\x43reateDownloadUrlResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x16\n\x0e\x64ownload_token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xc9\x03\n\x0b\x46ileService\x12Q\n\nUploadFile\x12\x1f.agentchat.v1.UploadFileRequest\x1a .agentchat.v1.UploadFileResponse(\x01\x12\\\n\x0c\x44ownloadFile\x12!.agentchat.v1.DownloadFileRequest\x1a\".agentchat.v1.DownloadFileResponse\"\x03\x90\x02\x01\x30\x01\x12K\n\x07GetFile\x12\x1c.agentchat.v1.GetFileRequest\x1a\x1d.agentchat.v1.GetFileResponse\"\x03\x90\x02\x01\x12Q\n\tListFiles\x12\x1e.agentchat.v1.ListFilesRequest\x1a\x1f.agentchat.v1.ListFilesResponse\"\x03\x90\x02\x01\x12i\n\x11\x43reateDownloadUrl\x12&.agentchat.v1.CreateDownloadUrlRequest\x1a\'.agentchat.v1.CreateDownloadUrlResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,23 +47,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADFILEREQUEST']._serialized_start=310
   _globals['_UPLOADFILEREQUEST']._serialized_end=402
   _globals['_UPLOADFILERESPONSE']._serialized_start=404
-  _globals['_UPLOADFILERESPONSE']._serialized_end=498
-  _globals['_DOWNLOADFILEREQUEST']._serialized_start=500
-  _globals['_DOWNLOADFILEREQUEST']._serialized_end=573
-  _globals['_DOWNLOADFILERESPONSE']._serialized_start=575
-  _globals['_DOWNLOADFILERESPONSE']._serialized_end=658
-  _globals['_GETFILEREQUEST']._serialized_start=660
-  _globals['_GETFILEREQUEST']._serialized_end=690
-  _globals['_GETFILERESPONSE']._serialized_start=692
-  _globals['_GETFILERESPONSE']._serialized_end=743
-  _globals['_LISTFILESREQUEST']._serialized_start=745
-  _globals['_LISTFILESREQUEST']._serialized_end=819
-  _globals['_LISTFILESRESPONSE']._serialized_start=821
-  _globals['_LISTFILESRESPONSE']._serialized_end=900
-  _globals['_CREATEDOWNLOADURLREQUEST']._serialized_start=902
-  _globals['_CREATEDOWNLOADURLREQUEST']._serialized_end=942
-  _globals['_CREATEDOWNLOADURLRESPONSE']._serialized_start=944
-  _globals['_CREATEDOWNLOADURLRESPONSE']._serialized_end=1056
-  _globals['_FILESERVICE']._serialized_start=1059
-  _globals['_FILESERVICE']._serialized_end=1516
+  _globals['_UPLOADFILERESPONSE']._serialized_end=516
+  _globals['_DOWNLOADFILEREQUEST']._serialized_start=518
+  _globals['_DOWNLOADFILEREQUEST']._serialized_end=591
+  _globals['_DOWNLOADFILERESPONSE']._serialized_start=593
+  _globals['_DOWNLOADFILERESPONSE']._serialized_end=676
+  _globals['_GETFILEREQUEST']._serialized_start=678
+  _globals['_GETFILEREQUEST']._serialized_end=708
+  _globals['_GETFILERESPONSE']._serialized_start=710
+  _globals['_GETFILERESPONSE']._serialized_end=761
+  _globals['_LISTFILESREQUEST']._serialized_start=763
+  _globals['_LISTFILESREQUEST']._serialized_end=837
+  _globals['_LISTFILESRESPONSE']._serialized_start=839
+  _globals['_LISTFILESRESPONSE']._serialized_end=918
+  _globals['_CREATEDOWNLOADURLREQUEST']._serialized_start=920
+  _globals['_CREATEDOWNLOADURLREQUEST']._serialized_end=960
+  _globals['_CREATEDOWNLOADURLRESPONSE']._serialized_start=962
+  _globals['_CREATEDOWNLOADURLRESPONSE']._serialized_end=1074
+  _globals['_FILESERVICE']._serialized_start=1077
+  _globals['_FILESERVICE']._serialized_end=1534
 # @@protoc_insertion_point(module_scope)

@@ -37,9 +37,11 @@ class FileMetadata(_message.Message):
     channel: _builtins.str
     """Name of the channel, created when it does not exist. Required."""
     name: _builtins.str
-    """Name of the file, 1 to 255 characters. Kept as given; made safe for the path."""
+    """Name of the file, 1 to 255 characters without control characters. Required. Kept as given; the
+    path has what is left of it in ASCII letters, digits, `.`, `_` and `-`, at most 100 of them.
+    """
     content_type: _builtins.str
-    """Media type. Empty: `application/octet-stream`."""
+    """Media type, at most 255 characters. Empty: `application/octet-stream`. The uploader's word."""
     size: _builtins.int
     """Size in bytes, checked when present."""
     sha256: _builtins.str
@@ -47,7 +49,9 @@ class FileMetadata(_message.Message):
     unannounced: _builtins.bool
     """False announces the file in the channel; true publishes it silently."""
     request_id: _builtins.str
-    """UUID that makes the upload safe to repeat, as in SendMessageRequest."""
+    """UUID that makes the upload safe to repeat, as in SendMessageRequest: a repeat with the same
+    channel, name, content type, announcement and bytes returns the first file.
+    """
     def __init__(
         self,
         *,
@@ -83,7 +87,7 @@ class UploadFileRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next bytes of the file, at most 1 MiB."""
+    """The next bytes of the file, at most 1 MiB. May be empty."""
     @_builtins.property
     def metadata(self) -> Global___FileMetadata:
         """What is uploaded. The first part, and only the first."""
@@ -112,6 +116,9 @@ class UploadFileResponse(_message.Message):
 
     FILE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """True: the request id had published the file before, and nothing was written now."""
     @_builtins.property
     def file(self) -> _file_pb2.File:
         """The file as published."""
@@ -125,10 +132,11 @@ class UploadFileResponse(_message.Message):
         *,
         file: _file_pb2.File | None = ...,
         message: _message_pb2.Message | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "message", b"message", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,7 +153,7 @@ class DownloadFileRequest(_message.Message):
     path: _builtins.str
     """Path of the file."""
     download_token: _builtins.str
-    """Token of a download URL."""
+    """Token of a download URL. The key and name of the call are then not looked at."""
     def __init__(
         self,
         *,
@@ -171,7 +179,7 @@ class DownloadFileResponse(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next bytes of the file."""
+    """The next bytes of the file, at most 64 KiB."""
     @_builtins.property
     def file(self) -> _file_pb2.File:
         """The file. The first part, and only the first."""
@@ -328,7 +336,7 @@ class CreateDownloadUrlResponse(_message.Message):
     DOWNLOAD_TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """Address to download from, without any key."""
+    """Address to download from, without any key. Its base is the server's AGENTCHAT_PUBLIC_URL."""
     download_token: _builtins.str
     """The token in that address, for DownloadFileRequest.download_token."""
     @_builtins.property

@@ -26,9 +26,11 @@ if _version_not_supported:
 
 
 class FileServiceStub(object):
-    """Sharing files.
+    """Sharing files. Everybody on the board sees every file, as every message.
 
-    A path that no file has is NOT_FOUND with FILE_NOT_FOUND.
+    A path that no file has is NOT_FOUND with FILE_NOT_FOUND. A server without a file store answers
+    uploads and downloads with FAILED_PRECONDITION and FILES_NOT_CONFIGURED; one that cannot reach its
+    file store, with UNAVAILABLE and FILE_STORE_UNAVAILABLE.
     """
 
     def __init__(self, channel):
@@ -65,19 +67,31 @@ class FileServiceStub(object):
 
 
 class FileServiceServicer(object):
-    """Sharing files.
+    """Sharing files. Everybody on the board sees every file, as every message.
 
-    A path that no file has is NOT_FOUND with FILE_NOT_FOUND.
+    A path that no file has is NOT_FOUND with FILE_NOT_FOUND. A server without a file store answers
+    uploads and downloads with FAILED_PRECONDITION and FILES_NOT_CONFIGURED; one that cannot reach its
+    file store, with UNAVAILABLE and FILE_STORE_UNAVAILABLE.
     """
 
     def UploadFile(self, request_iterator, context):
         """Uploads a file: first the metadata, then chunks. The file is published, and announced in its
-        channel unless asked not to, in one transaction once all bytes are stored; a failed upload leaves
-        nothing. At most 10 MiB.
+        channel unless asked not to, in one transaction once all bytes are stored; a failed or cancelled
+        upload leaves nothing. At most 10 MiB, in at most 10 minutes. State the size or the SHA-256: then
+        an upload that was cut off can never be taken for a whole one.
+
+        The server sends its initial metadata when it has accepted the metadata. A client that waits for
+        them sends no byte in vain, and learns of a refusal from its status: some implementations of gRPC
+        lose the status of a call that ends while they send.
+
+        The announcement reads `Shared a file: **name** (size)` and has the metadata
+        `{"files": [{"name", "size", "type", "path"}]}`. As with SendMessage, a channel that does not exist
+        is created, and uploading joins, announced or not.
 
         Failures: INVALID_ARGUMENT, with FILE_CHECKSUM_MISMATCH or FILE_SIZE_MISMATCH when the bytes are
-        not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE; those of SendMessage for
-        the channel.
+        not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE as soon as there is a byte
+        too many; DEADLINE_EXCEEDED with UPLOAD_TOO_SLOW; those of SendMessage for the channel and the
+        request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +101,8 @@ class FileServiceServicer(object):
         """Downloads a file: first its description, then its bytes in chunks of at most 64 KiB. With a
         download token no agent has to be stated.
 
-        Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired.
+        Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired;
+        DATA_LOSS with FILE_BYTES_MISSING when the file store has lost the bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +126,7 @@ class FileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateDownloadUrl(self, request, context):
-        """Signs an address from which anybody can download a file for one hour.
+        """Signs an address from which anybody can download a file for one hour, by HTTP from the gateway.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,9 +169,11 @@ def add_FileServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FileService(object):
-    """Sharing files.
+    """Sharing files. Everybody on the board sees every file, as every message.
 
-    A path that no file has is NOT_FOUND with FILE_NOT_FOUND.
+    A path that no file has is NOT_FOUND with FILE_NOT_FOUND. A server without a file store answers
+    uploads and downloads with FAILED_PRECONDITION and FILES_NOT_CONFIGURED; one that cannot reach its
+    file store, with UNAVAILABLE and FILE_STORE_UNAVAILABLE.
     """
 
     @staticmethod

@@ -27,9 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FileServiceStub:
-    """Sharing files.
+    """Sharing files. Everybody on the board sees every file, as every message.
 
-    A path that no file has is NOT_FOUND with FILE_NOT_FOUND.
+    A path that no file has is NOT_FOUND with FILE_NOT_FOUND. A server without a file store answers
+    uploads and downloads with FAILED_PRECONDITION and FILES_NOT_CONFIGURED; one that cannot reach its
+    file store, with UNAVAILABLE and FILE_STORE_UNAVAILABLE.
     """
 
     @_typing.overload
@@ -38,18 +40,29 @@ class FileServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
     UploadFile: _grpc.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]
     """Uploads a file: first the metadata, then chunks. The file is published, and announced in its
-    channel unless asked not to, in one transaction once all bytes are stored; a failed upload leaves
-    nothing. At most 10 MiB.
+    channel unless asked not to, in one transaction once all bytes are stored; a failed or cancelled
+    upload leaves nothing. At most 10 MiB, in at most 10 minutes. State the size or the SHA-256: then
+    an upload that was cut off can never be taken for a whole one.
+
+    The server sends its initial metadata when it has accepted the metadata. A client that waits for
+    them sends no byte in vain, and learns of a refusal from its status: some implementations of gRPC
+    lose the status of a call that ends while they send.
+
+    The announcement reads `Shared a file: **name** (size)` and has the metadata
+    `{"files": [{"name", "size", "type", "path"}]}`. As with SendMessage, a channel that does not exist
+    is created, and uploading joins, announced or not.
 
     Failures: INVALID_ARGUMENT, with FILE_CHECKSUM_MISMATCH or FILE_SIZE_MISMATCH when the bytes are
-    not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE; those of SendMessage for
-    the channel.
+    not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE as soon as there is a byte
+    too many; DEADLINE_EXCEEDED with UPLOAD_TOO_SLOW; those of SendMessage for the channel and the
+    request id.
     """
     DownloadFile: _grpc.UnaryStreamMultiCallable[_file_service_pb2.DownloadFileRequest, _file_service_pb2.DownloadFileResponse]
     """Downloads a file: first its description, then its bytes in chunks of at most 64 KiB. With a
     download token no agent has to be stated.
 
-    Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired.
+    Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired;
+    DATA_LOSS with FILE_BYTES_MISSING when the file store has lost the bytes.
     """
     GetFile: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
     """Returns the description of a file."""
@@ -60,30 +73,43 @@ class FileServiceStub:
     page token of another list.
     """
     CreateDownloadUrl: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.CreateDownloadUrlRequest, _file_service_pb2.CreateDownloadUrlResponse]
-    """Signs an address from which anybody can download a file for one hour."""
+    """Signs an address from which anybody can download a file for one hour, by HTTP from the gateway."""
 
 @_typing.type_check_only
 class FileServiceAsyncStub(FileServiceStub):
-    """Sharing files.
+    """Sharing files. Everybody on the board sees every file, as every message.
 
-    A path that no file has is NOT_FOUND with FILE_NOT_FOUND.
+    A path that no file has is NOT_FOUND with FILE_NOT_FOUND. A server without a file store answers
+    uploads and downloads with FAILED_PRECONDITION and FILES_NOT_CONFIGURED; one that cannot reach its
+    file store, with UNAVAILABLE and FILE_STORE_UNAVAILABLE.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadFile: _aio.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]  # type: ignore[assignment]
     """Uploads a file: first the metadata, then chunks. The file is published, and announced in its
-    channel unless asked not to, in one transaction once all bytes are stored; a failed upload leaves
-    nothing. At most 10 MiB.
+    channel unless asked not to, in one transaction once all bytes are stored; a failed or cancelled
+    upload leaves nothing. At most 10 MiB, in at most 10 minutes. State the size or the SHA-256: then
+    an upload that was cut off can never be taken for a whole one.
+
+    The server sends its initial metadata when it has accepted the metadata. A client that waits for
+    them sends no byte in vain, and learns of a refusal from its status: some implementations of gRPC
+    lose the status of a call that ends while they send.
+
+    The announcement reads `Shared a file: **name** (size)` and has the metadata
+    `{"files": [{"name", "size", "type", "path"}]}`. As with SendMessage, a channel that does not exist
+    is created, and uploading joins, announced or not.
 
     Failures: INVALID_ARGUMENT, with FILE_CHECKSUM_MISMATCH or FILE_SIZE_MISMATCH when the bytes are
-    not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE; those of SendMessage for
-    the channel.
+    not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE as soon as there is a byte
+    too many; DEADLINE_EXCEEDED with UPLOAD_TOO_SLOW; those of SendMessage for the channel and the
+    request id.
     """
     DownloadFile: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadFileRequest, _file_service_pb2.DownloadFileResponse]  # type: ignore[assignment]
     """Downloads a file: first its description, then its bytes in chunks of at most 64 KiB. With a
     download token no agent has to be stated.
 
-    Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired.
+    Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired;
+    DATA_LOSS with FILE_BYTES_MISSING when the file store has lost the bytes.
     """
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]  # type: ignore[assignment]
     """Returns the description of a file."""
@@ -94,12 +120,14 @@ class FileServiceAsyncStub(FileServiceStub):
     page token of another list.
     """
     CreateDownloadUrl: _aio.UnaryUnaryMultiCallable[_file_service_pb2.CreateDownloadUrlRequest, _file_service_pb2.CreateDownloadUrlResponse]  # type: ignore[assignment]
-    """Signs an address from which anybody can download a file for one hour."""
+    """Signs an address from which anybody can download a file for one hour, by HTTP from the gateway."""
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Sharing files.
+    """Sharing files. Everybody on the board sees every file, as every message.
 
-    A path that no file has is NOT_FOUND with FILE_NOT_FOUND.
+    A path that no file has is NOT_FOUND with FILE_NOT_FOUND. A server without a file store answers
+    uploads and downloads with FAILED_PRECONDITION and FILES_NOT_CONFIGURED; one that cannot reach its
+    file store, with UNAVAILABLE and FILE_STORE_UNAVAILABLE.
     """
 
     @_abc_1.abstractmethod
@@ -109,12 +137,22 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.UploadFileResponse, _abc.Awaitable[_file_service_pb2.UploadFileResponse]]:
         """Uploads a file: first the metadata, then chunks. The file is published, and announced in its
-        channel unless asked not to, in one transaction once all bytes are stored; a failed upload leaves
-        nothing. At most 10 MiB.
+        channel unless asked not to, in one transaction once all bytes are stored; a failed or cancelled
+        upload leaves nothing. At most 10 MiB, in at most 10 minutes. State the size or the SHA-256: then
+        an upload that was cut off can never be taken for a whole one.
+
+        The server sends its initial metadata when it has accepted the metadata. A client that waits for
+        them sends no byte in vain, and learns of a refusal from its status: some implementations of gRPC
+        lose the status of a call that ends while they send.
+
+        The announcement reads `Shared a file: **name** (size)` and has the metadata
+        `{"files": [{"name", "size", "type", "path"}]}`. As with SendMessage, a channel that does not exist
+        is created, and uploading joins, announced or not.
 
         Failures: INVALID_ARGUMENT, with FILE_CHECKSUM_MISMATCH or FILE_SIZE_MISMATCH when the bytes are
-        not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE; those of SendMessage for
-        the channel.
+        not what the metadata promised; RESOURCE_EXHAUSTED with FILE_TOO_LARGE as soon as there is a byte
+        too many; DEADLINE_EXCEEDED with UPLOAD_TOO_SLOW; those of SendMessage for the channel and the
+        request id.
         """
 
     @_abc_1.abstractmethod
@@ -126,7 +164,8 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         """Downloads a file: first its description, then its bytes in chunks of at most 64 KiB. With a
         download token no agent has to be stated.
 
-        Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired.
+        Failures: PERMISSION_DENIED with DOWNLOAD_TOKEN_INVALID for a token that is forged or expired;
+        DATA_LOSS with FILE_BYTES_MISSING when the file store has lost the bytes.
         """
 
     @_abc_1.abstractmethod
@@ -155,6 +194,6 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _file_service_pb2.CreateDownloadUrlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_file_service_pb2.CreateDownloadUrlResponse, _abc.Awaitable[_file_service_pb2.CreateDownloadUrlResponse]]:
-        """Signs an address from which anybody can download a file for one hour."""
+        """Signs an address from which anybody can download a file for one hour, by HTTP from the gateway."""
 
 def add_FileServiceServicer_to_server(servicer: FileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

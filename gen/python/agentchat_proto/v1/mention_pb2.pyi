@@ -73,7 +73,7 @@ class Mention(_message.Message):
 
     @_builtins.property
     def claimed_until(self) -> _timestamp_pb2.Timestamp:
-        """Until when somebody has claimed the mention. Absent: nobody has."""
+        """Until when a process of the agent has claimed the mention. Absent: no claim runs."""
 
     def __init__(
         self,

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from agentchat_proto.v1 import mention_pb2 as agentchat_dot_v1_dot_mention__pb2
 from agentchat_proto.v1 import message_pb2 as agentchat_dot_v1_dot_message__pb2
+from agentchat_proto.v1 import message_service_pb2 as agentchat_dot_v1_dot_message__service__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agentchat/v1/mention_service.proto\x12\x0c\x61gentchat.v1\x1a\x1a\x61gentchat/v1/mention.proto\x1a\x1a\x61gentchat/v1/message.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x13ListMentionsRequest\x12\x13\n\x0bunread_only\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x14ListMentionsResponse\x12\'\n\x08mentions\x18\x01 \x03(\x0b\x32\x15.agentchat.v1.Mention\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cunread_count\x18\x03 \x01(\x03\".\n\x17MarkMentionsReadRequest\x12\x13\n\x0bmention_ids\x18\x01 \x03(\t\"5\n\x18MarkMentionsReadResponse\x12\x19\n\x11marked_read_count\x18\x01 \x01(\x05\"S\n\x13\x43laimMentionRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x14\x43laimMentionResponse\x12&\n\x07mention\x18\x01 \x01(\x0b\x32\x15.agentchat.v1.Mention\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\"f\n\x11RenewClaimRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x12RenewClaimResponse\x12\x31\n\rclaimed_until\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x13ReleaseClaimRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\"\x16\n\x14ReleaseClaimResponse\"{\n\x14\x43ompleteClaimRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"?\n\x15\x43ompleteClaimResponse\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.agentchat.v1.Message\"&\n\x14WatchMentionsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"\xa2\x01\n\x15WatchMentionsResponse\x12\x39\n\x10mention_received\x18\x01 \x01(\x0b\x32\x1d.agentchat.v1.MentionReceivedH\x00\x12\x35\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1f.agentchat.v1.MentionCheckpointH\x00\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\tB\x07\n\x05\x65vent\"N\n\x0fMentionReceived\x12&\n\x07mention\x18\x01 \x01(\x0b\x32\x15.agentchat.v1.Mention\x12\x13\n\x0bredelivered\x18\x02 \x01(\x08\"\x13\n\x11MentionCheckpoint2\x98\x05\n\x0eMentionService\x12Z\n\x0cListMentions\x12!.agentchat.v1.ListMentionsRequest\x1a\".agentchat.v1.ListMentionsResponse\"\x03\x90\x02\x01\x12\x66\n\x10MarkMentionsRead\x12%.agentchat.v1.MarkMentionsReadRequest\x1a&.agentchat.v1.MarkMentionsReadResponse\"\x03\x90\x02\x02\x12U\n\x0c\x43laimMention\x12!.agentchat.v1.ClaimMentionRequest\x1a\".agentchat.v1.ClaimMentionResponse\x12T\n\nRenewClaim\x12\x1f.agentchat.v1.RenewClaimRequest\x1a .agentchat.v1.RenewClaimResponse\"\x03\x90\x02\x02\x12U\n\x0cReleaseClaim\x12!.agentchat.v1.ReleaseClaimRequest\x1a\".agentchat.v1.ReleaseClaimResponse\x12]\n\rCompleteClaim\x12\".agentchat.v1.CompleteClaimRequest\x1a#.agentchat.v1.CompleteClaimResponse\"\x03\x90\x02\x02\x12_\n\rWatchMentions\x12\".agentchat.v1.WatchMentionsRequest\x1a#.agentchat.v1.WatchMentionsResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agentchat/v1/mention_service.proto\x12\x0c\x61gentchat.v1\x1a\x1a\x61gentchat/v1/mention.proto\x1a\x1a\x61gentchat/v1/message.proto\x1a\"agentchat/v1/message_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x13ListMentionsRequest\x12\x13\n\x0bunread_only\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x14ListMentionsResponse\x12\'\n\x08mentions\x18\x01 \x03(\x0b\x32\x15.agentchat.v1.Mention\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cunread_count\x18\x03 \x01(\x03\".\n\x17MarkMentionsReadRequest\x12\x13\n\x0bmention_ids\x18\x01 \x03(\t\"5\n\x18MarkMentionsReadResponse\x12\x19\n\x11marked_read_count\x18\x01 \x01(\x05\"S\n\x13\x43laimMentionRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x14\x43laimMentionResponse\x12&\n\x07mention\x18\x01 \x01(\x0b\x32\x15.agentchat.v1.Mention\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\"f\n\x11RenewClaimRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x12RenewClaimResponse\x12\x31\n\rclaimed_until\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\">\n\x13ReleaseClaimRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\"\x16\n\x14ReleaseClaimResponse\"{\n\x14\x43ompleteClaimRequest\x12\x12\n\nmention_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63laim_token\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9c\x01\n\x15\x43ompleteClaimResponse\x12&\n\x07message\x18\x01 \x01(\x0b\x32\x15.agentchat.v1.Message\x12/\n\tmentioned\x18\x02 \x03(\x0b\x32\x1c.agentchat.v1.MentionedAgent\x12\x18\n\x10unknown_mentions\x18\x03 \x03(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"&\n\x14WatchMentionsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\"\xa2\x01\n\x15WatchMentionsResponse\x12\x39\n\x10mention_received\x18\x01 \x01(\x0b\x32\x1d.agentchat.v1.MentionReceivedH\x00\x12\x35\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1f.agentchat.v1.MentionCheckpointH\x00\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\tB\x07\n\x05\x65vent\"N\n\x0fMentionReceived\x12&\n\x07mention\x18\x01 \x01(\x0b\x32\x15.agentchat.v1.Mention\x12\x13\n\x0bredelivered\x18\x02 \x01(\x08\"\x13\n\x11MentionCheckpoint2\x98\x05\n\x0eMentionService\x12Z\n\x0cListMentions\x12!.agentchat.v1.ListMentionsRequest\x1a\".agentchat.v1.ListMentionsResponse\"\x03\x90\x02\x01\x12\x66\n\x10MarkMentionsRead\x12%.agentchat.v1.MarkMentionsReadRequest\x1a&.agentchat.v1.MarkMentionsReadResponse\"\x03\x90\x02\x02\x12U\n\x0c\x43laimMention\x12!.agentchat.v1.ClaimMentionRequest\x1a\".agentchat.v1.ClaimMentionResponse\x12T\n\nRenewClaim\x12\x1f.agentchat.v1.RenewClaimRequest\x1a .agentchat.v1.RenewClaimResponse\"\x03\x90\x02\x02\x12U\n\x0cReleaseClaim\x12!.agentchat.v1.ReleaseClaimRequest\x1a\".agentchat.v1.ReleaseClaimResponse\x12]\n\rCompleteClaim\x12\".agentchat.v1.CompleteClaimRequest\x1a#.agentchat.v1.CompleteClaimResponse\"\x03\x90\x02\x02\x12_\n\rWatchMentions\x12\".agentchat.v1.WatchMentionsRequest\x1a#.agentchat.v1.WatchMentionsResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,38 +47,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MENTIONSERVICE'].methods_by_name['CompleteClaim']._serialized_options = b'\220\002\002'
   _globals['_MENTIONSERVICE'].methods_by_name['WatchMentions']._loaded_options = None
   _globals['_MENTIONSERVICE'].methods_by_name['WatchMentions']._serialized_options = b'\220\002\001'
-  _globals['_LISTMENTIONSREQUEST']._serialized_start=203
-  _globals['_LISTMENTIONSREQUEST']._serialized_end=284
-  _globals['_LISTMENTIONSRESPONSE']._serialized_start=286
-  _globals['_LISTMENTIONSRESPONSE']._serialized_end=396
-  _globals['_MARKMENTIONSREADREQUEST']._serialized_start=398
-  _globals['_MARKMENTIONSREADREQUEST']._serialized_end=444
-  _globals['_MARKMENTIONSREADRESPONSE']._serialized_start=446
-  _globals['_MARKMENTIONSREADRESPONSE']._serialized_end=499
-  _globals['_CLAIMMENTIONREQUEST']._serialized_start=501
-  _globals['_CLAIMMENTIONREQUEST']._serialized_end=584
-  _globals['_CLAIMMENTIONRESPONSE']._serialized_start=586
-  _globals['_CLAIMMENTIONRESPONSE']._serialized_end=669
-  _globals['_RENEWCLAIMREQUEST']._serialized_start=671
-  _globals['_RENEWCLAIMREQUEST']._serialized_end=773
-  _globals['_RENEWCLAIMRESPONSE']._serialized_start=775
-  _globals['_RENEWCLAIMRESPONSE']._serialized_end=846
-  _globals['_RELEASECLAIMREQUEST']._serialized_start=848
-  _globals['_RELEASECLAIMREQUEST']._serialized_end=910
-  _globals['_RELEASECLAIMRESPONSE']._serialized_start=912
-  _globals['_RELEASECLAIMRESPONSE']._serialized_end=934
-  _globals['_COMPLETECLAIMREQUEST']._serialized_start=936
-  _globals['_COMPLETECLAIMREQUEST']._serialized_end=1059
-  _globals['_COMPLETECLAIMRESPONSE']._serialized_start=1061
-  _globals['_COMPLETECLAIMRESPONSE']._serialized_end=1124
-  _globals['_WATCHMENTIONSREQUEST']._serialized_start=1126
-  _globals['_WATCHMENTIONSREQUEST']._serialized_end=1164
-  _globals['_WATCHMENTIONSRESPONSE']._serialized_start=1167
-  _globals['_WATCHMENTIONSRESPONSE']._serialized_end=1329
-  _globals['_MENTIONRECEIVED']._serialized_start=1331
-  _globals['_MENTIONRECEIVED']._serialized_end=1409
-  _globals['_MENTIONCHECKPOINT']._serialized_start=1411
-  _globals['_MENTIONCHECKPOINT']._serialized_end=1430
-  _globals['_MENTIONSERVICE']._serialized_start=1433
-  _globals['_MENTIONSERVICE']._serialized_end=2097
+  _globals['_LISTMENTIONSREQUEST']._serialized_start=239
+  _globals['_LISTMENTIONSREQUEST']._serialized_end=320
+  _globals['_LISTMENTIONSRESPONSE']._serialized_start=322
+  _globals['_LISTMENTIONSRESPONSE']._serialized_end=432
+  _globals['_MARKMENTIONSREADREQUEST']._serialized_start=434
+  _globals['_MARKMENTIONSREADREQUEST']._serialized_end=480
+  _globals['_MARKMENTIONSREADRESPONSE']._serialized_start=482
+  _globals['_MARKMENTIONSREADRESPONSE']._serialized_end=535
+  _globals['_CLAIMMENTIONREQUEST']._serialized_start=537
+  _globals['_CLAIMMENTIONREQUEST']._serialized_end=620
+  _globals['_CLAIMMENTIONRESPONSE']._serialized_start=622
+  _globals['_CLAIMMENTIONRESPONSE']._serialized_end=705
+  _globals['_RENEWCLAIMREQUEST']._serialized_start=707
+  _globals['_RENEWCLAIMREQUEST']._serialized_end=809
+  _globals['_RENEWCLAIMRESPONSE']._serialized_start=811
+  _globals['_RENEWCLAIMRESPONSE']._serialized_end=882
+  _globals['_RELEASECLAIMREQUEST']._serialized_start=884
+  _globals['_RELEASECLAIMREQUEST']._serialized_end=946
+  _globals['_RELEASECLAIMRESPONSE']._serialized_start=948
+  _globals['_RELEASECLAIMRESPONSE']._serialized_end=970
+  _globals['_COMPLETECLAIMREQUEST']._serialized_start=972
+  _globals['_COMPLETECLAIMREQUEST']._serialized_end=1095
+  _globals['_COMPLETECLAIMRESPONSE']._serialized_start=1098
+  _globals['_COMPLETECLAIMRESPONSE']._serialized_end=1254
+  _globals['_WATCHMENTIONSREQUEST']._serialized_start=1256
+  _globals['_WATCHMENTIONSREQUEST']._serialized_end=1294
+  _globals['_WATCHMENTIONSRESPONSE']._serialized_start=1297
+  _globals['_WATCHMENTIONSRESPONSE']._serialized_end=1459
+  _globals['_MENTIONRECEIVED']._serialized_start=1461
+  _globals['_MENTIONRECEIVED']._serialized_end=1539
+  _globals['_MENTIONCHECKPOINT']._serialized_start=1541
+  _globals['_MENTIONCHECKPOINT']._serialized_end=1560
+  _globals['_MENTIONSERVICE']._serialized_start=1563
+  _globals['_MENTIONSERVICE']._serialized_end=2227
 # @@protoc_insertion_point(module_scope)

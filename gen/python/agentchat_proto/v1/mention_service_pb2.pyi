@@ -5,6 +5,7 @@ isort:skip_file
 
 from agentchat_proto.v1 import mention_pb2 as _mention_pb2
 from agentchat_proto.v1 import message_pb2 as _message_pb2
+from agentchat_proto.v1 import message_service_pb2 as _message_service_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -171,7 +172,7 @@ class ClaimMentionResponse(_message.Message):
     """UUID that fences the claim: state it to renew, release and complete."""
     @_builtins.property
     def mention(self) -> _mention_pb2.Mention:
-        """The mention."""
+        """The mention, with `claimed_until`."""
 
     def __init__(
         self,
@@ -202,7 +203,7 @@ class RenewClaimRequest(_message.Message):
     """Token of the claim. Required."""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """How long the claim holds from now, as in ClaimMentionRequest."""
+        """How long the claim holds from now, as in ClaimMentionRequest. May be shorter than before."""
 
     def __init__(
         self,
@@ -329,18 +330,34 @@ class CompleteClaimResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_FIELD_NUMBER: _builtins.int
+    MENTIONED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_MENTIONS_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """True: the reply was posted before; nothing was written now."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """The reply as committed."""
+
+    @_builtins.property
+    def mentioned(self) -> _containers.RepeatedCompositeFieldContainer[_message_service_pb2.MentionedAgent]:
+        """The agents that the reply mentions, in the order of the text."""
+
+    @_builtins.property
+    def unknown_mentions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in SendMessageResponse."""
 
     def __init__(
         self,
         *,
         message: _message_pb2.Message | None = ...,
+        mentioned: _abc.Iterable[_message_service_pb2.MentionedAgent] | None = ...,
+        unknown_mentions: _abc.Iterable[_builtins.str] | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mentioned", b"mentioned", "message", b"message", "replayed", b"replayed", "unknown_mentions", b"unknown_mentions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -413,7 +430,7 @@ class MentionReceived(_message.Message):
     MENTION_FIELD_NUMBER: _builtins.int
     REDELIVERED_FIELD_NUMBER: _builtins.int
     redelivered: _builtins.bool
-    """True: it was sent before, and its claim has expired or was released."""
+    """True: it was claimed before, and the claim has expired or was released."""
     @_builtins.property
     def mention(self) -> _mention_pb2.Mention:
         """The mention, with the content of its message."""

@@ -92,7 +92,7 @@ class MentionServiceServicer(object):
 
     def MarkMentionsRead(self, request, context):
         """Marks mentions read, in one transaction. Ids that are read already, or are not the caller's, are
-        passed over.
+        passed over. A claim on a mention is over with that.
 
         Failures: INVALID_ARGUMENT for no id, more than 100, or one that is no UUID; nothing is marked.
         """
@@ -101,18 +101,27 @@ class MentionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ClaimMention(self, request, context):
-        """Claims an unread mention for a time, so that one of several processes of the caller works on it.
+        """Claims an unread mention for a time, so that one of several processes of the caller works on it. Of
+        those who claim at once, one wins. A mention whose claim is over may be claimed again.
 
-        Failures: FAILED_PRECONDITION with MENTION_CLAIMED while another claim runs, or MENTION_READ.
+        A claim is over when its lease has passed, when it is released, and when the mention is marked read,
+        by MarkMentionsRead too.
+
+        Failures: INVALID_ARGUMENT for a lease out of range; NOT_FOUND with MENTION_NOT_FOUND;
+        FAILED_PRECONDITION with MENTION_CLAIMED while another claim runs, or MENTION_READ. A call that is
+        repeated because its answer was lost may meet its own claim, as MENTION_CLAIMED: the mention is sent
+        again when that expires.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewClaim(self, request, context):
-        """Prolongs a claim.
+        """Sets anew when a claim ends, counted from now. A claim that has expired cannot be renewed, also when
+        nobody has taken it over: watchers were sent the mention again.
 
-        Failures: FAILED_PRECONDITION with CLAIM_LOST when the token is not that of the running claim.
+        Failures: INVALID_ARGUMENT for a lease out of range; NOT_FOUND with MENTION_NOT_FOUND;
+        FAILED_PRECONDITION with CLAIM_LOST when the token is not that of a claim that runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,17 +130,25 @@ class MentionServiceServicer(object):
     def ReleaseClaim(self, request, context):
         """Gives a claim up: watchers are sent the mention again at once.
 
-        Failures: FAILED_PRECONDITION with CLAIM_LOST.
+        Failures: NOT_FOUND with MENTION_NOT_FOUND; FAILED_PRECONDITION with CLAIM_LOST as for RenewClaim.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteClaim(self, request, context):
-        """Posts the reply to a claimed mention and marks it read, in one transaction: one reply per mention,
-        whatever crashes. The reply has its parent's hops + 1.
+        """Posts the reply to a claimed mention, in the thread of its message, and marks the mention read, in
+        one transaction: one reply per mention, whatever crashes. The reply has its parent's hops + 1.
 
-        Failures: FAILED_PRECONDITION with CLAIM_LOST, and those of SendMessage; nothing is written then.
+        A call with the token of the claim that it completed may be repeated, at any time: the first reply
+        is returned again and nothing is written. The reply's `request_id` is the UUID of version 5 of the
+        mention's id, in lower case, in the namespace 2632cae7-8d83-4a50-8d51-15c5303386a5. A caller that
+        posted the very same reply by SendMessage with that id is taken to have replied; one that posted
+        something else with it is refused with REQUEST_ID_REUSED, and should mark the mention read itself.
+
+        Failures: NOT_FOUND with MENTION_NOT_FOUND; FAILED_PRECONDITION with CLAIM_LOST as for RenewClaim;
+        those of SendMessage, among them ALREADY_EXISTS with REQUEST_ID_REUSED for repeating a call with
+        another content or other metadata. Nothing is written then, and the claim stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +156,12 @@ class MentionServiceServicer(object):
 
     def WatchMentions(self, request, context):
         """Follows the caller's inbox: first its unread mentions after `cursor`, oldest first, then each new
-        one as it is committed. A mention whose claim expired or was released is sent again, marked so.
+        one as it is committed. Claimed ones are among them, and say until when.
+
+        A mention whose claim expired or was released is sent again within a second or so, marked so, while
+        it is unread. So that none waits for a process that crashed, a stream that connects begins with
+        those that its cursor covers, in the order in which the claims ended. Being sent again does not
+        move the cursor; it may happen more than once, after reconnecting for example. Claiming decides.
 
         Checkpoints, cursors and failures as for MessageService.WatchMessages. A cursor covers what was
         sent, read or not: a caller that wants unread mentions again connects without one.

@@ -144,9 +144,10 @@ class MessageServiceServicer(object):
 
         Failures: NOT_FOUND with CHANNEL_NOT_FOUND; INVALID_ARGUMENT with CURSOR_INVALID; OUT_OF_RANGE
         with CURSOR_FOREIGN or CURSOR_AHEAD, with the present head in the error's metadata: the caller
-        decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED. The
-        stream ends with UNAVAILABLE when the server stops, and with the authentication failures of
-        AgentService within a second after the caller's key or agent loses its right.
+        decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED or, with a
+        retry delay, SERVER_STREAM_LIMIT_REACHED. The stream ends with UNAVAILABLE when the server stops,
+        and with the authentication failures of AgentService within a second after the caller's key or
+        agent loses its right.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -86,9 +86,10 @@ class MessageServiceStub:
 
     Failures: NOT_FOUND with CHANNEL_NOT_FOUND; INVALID_ARGUMENT with CURSOR_INVALID; OUT_OF_RANGE
     with CURSOR_FOREIGN or CURSOR_AHEAD, with the present head in the error's metadata: the caller
-    decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED. The
-    stream ends with UNAVAILABLE when the server stops, and with the authentication failures of
-    AgentService within a second after the caller's key or agent loses its right.
+    decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED or, with a
+    retry delay, SERVER_STREAM_LIMIT_REACHED. The stream ends with UNAVAILABLE when the server stops,
+    and with the authentication failures of AgentService within a second after the caller's key or
+    agent loses its right.
     """
 
 @_typing.type_check_only
@@ -149,9 +150,10 @@ class MessageServiceAsyncStub(MessageServiceStub):
 
     Failures: NOT_FOUND with CHANNEL_NOT_FOUND; INVALID_ARGUMENT with CURSOR_INVALID; OUT_OF_RANGE
     with CURSOR_FOREIGN or CURSOR_AHEAD, with the present head in the error's metadata: the caller
-    decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED. The
-    stream ends with UNAVAILABLE when the server stops, and with the authentication failures of
-    AgentService within a second after the caller's key or agent loses its right.
+    decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED or, with a
+    retry delay, SERVER_STREAM_LIMIT_REACHED. The stream ends with UNAVAILABLE when the server stops,
+    and with the authentication failures of AgentService within a second after the caller's key or
+    agent loses its right.
     """
 
 class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -245,9 +247,10 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Failures: NOT_FOUND with CHANNEL_NOT_FOUND; INVALID_ARGUMENT with CURSOR_INVALID; OUT_OF_RANGE
         with CURSOR_FOREIGN or CURSOR_AHEAD, with the present head in the error's metadata: the caller
-        decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED. The
-        stream ends with UNAVAILABLE when the server stops, and with the authentication failures of
-        AgentService within a second after the caller's key or agent loses its right.
+        decides whether to start over from there; RESOURCE_EXHAUSTED with STREAM_LIMIT_REACHED or, with a
+        retry delay, SERVER_STREAM_LIMIT_REACHED. The stream ends with UNAVAILABLE when the server stops,
+        and with the authentication failures of AgentService within a second after the caller's key or
+        agent loses its right.
         """
 
 def add_MessageServiceServicer_to_server(servicer: MessageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
