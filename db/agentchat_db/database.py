@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
@@ -47,6 +47,15 @@ _SESSION_SETTINGS = """
 
 
 @dataclass(frozen=True)
+class PoolUse:
+    """How many connections a pool has, how many of them serve a statement, and how many statements wait."""
+
+    connections: int
+    in_use: int
+    waiting: int
+
+
+@dataclass(frozen=True)
 class Statement:
     """A named statement and its parameters."""
 
@@ -57,11 +66,20 @@ class Statement:
 class Database:
     """A pool of connections for short statements, and the maker of connections to keep.
 
-    `statement_timeout` is in seconds: no statement runs, and no transaction idles, longer.
+    `statement_timeout` is in seconds: no statement runs, and no transaction idles, longer. `observe`, given
+    names and text of the statements of a `run`, makes a block that is entered around it.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, statement_timeout: float = 15.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        statement_timeout: float = 15.0,
+        observe: Callable[[str, str], AbstractContextManager[None]] | None = None,
+    ) -> None:
         self._url = url
+        self._observe = observe
         self._timeout = f"{round(statement_timeout * 1000)}ms"
         self._attempts = pool_size + 1
         self._pool = psycopg_pool.AsyncConnectionPool[Connection](
@@ -90,6 +108,14 @@ class Database:
     async def close(self) -> None:
         """Closes the pool; connections that were made by `connect` are their owners' to close."""
         await self._pool.close()
+
+    def pool_use(self) -> PoolUse:
+        """How busy the pool is at the moment."""
+        stats = self._pool.get_stats()
+        connections = stats.get("pool_size", 0)
+        return PoolUse(
+            connections, connections - stats.get("pool_available", 0), stats.get("requests_waiting", 0)
+        )
 
     async def connect(self) -> Connection:
         """Makes a connection outside the pool, in autocommit.
@@ -124,21 +150,11 @@ class Database:
         Raises:
             DatabaseRefusal, DatabaseUnavailable, DatabaseTimeout
         """
-        for attempt in range(self._attempts):
-            try:
-                with translated_errors():
-                    async with self._pool.connection() as connection:
-                        try:
-                            return await _run(connection, statements, as_agent)
-                        except asyncio.CancelledError:
-                            # It may be left in pipeline mode, where the next caller gets no rows, or
-                            # another's: the pool makes a new one.
-                            await connection.close()
-                            raise
-            except DatabaseUnavailable as error:
-                if not (error.connection_lost and idempotent) or attempt == self._attempts - 1:
-                    raise
-        raise AssertionError("unreachable")
+        if self._observe is None:
+            return await self._run_until_connected(statements, as_agent, idempotent)
+        names = ", ".join(queries.name_of(statement.sql) for statement in statements)
+        with self._observe(names, ";\n".join(statement.sql for statement in statements)):
+            return await self._run_until_connected(statements, as_agent, idempotent)
 
     async def fetch_all(
         self, statement: Statement, *, as_agent: UUID | None = None, idempotent: bool = True
@@ -158,6 +174,25 @@ class Database:
     ) -> Row:
         """Runs a statement that always returns a row, as `run` does; returns its first row."""
         return (await self.fetch_all(statement, as_agent=as_agent, idempotent=idempotent))[0]
+
+    async def _run_until_connected(
+        self, statements: tuple[Statement, ...], as_agent: UUID | None, idempotent: bool
+    ) -> list[list[Row]]:
+        for attempt in range(self._attempts):
+            try:
+                with translated_errors():
+                    async with self._pool.connection() as connection:
+                        try:
+                            return await _run(connection, statements, as_agent)
+                        except asyncio.CancelledError:
+                            # It may be left in pipeline mode, where the next caller gets no rows, or
+                            # another's: the pool makes a new one.
+                            await connection.close()
+                            raise
+            except DatabaseUnavailable as error:
+                if not (error.connection_lost and idempotent) or attempt == self._attempts - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     async def _configure(self, connection: Connection) -> None:
         await connection.execute(_SESSION_SETTINGS, {"timeout": self._timeout})

@@ -64,6 +64,10 @@ class DataDirUnusableError(ExplainedError):
     """The data folder {data_dir} cannot be used: {reason}."""
 
 
+class BackupError(ExplainedError):
+    """The backup was not made or not restored: {problem}."""
+
+
 class AccountError(ExplainedError):
     """Postgres does not run as root, and cannot run as another account here: {reason}.
     Run agentchat as a normal user, or use a Postgres of your own with --database-url.

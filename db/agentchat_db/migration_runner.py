@@ -35,6 +35,19 @@ from agentchat_db.migrations import Migration
 
 SCHEMA = "agentchat_migrations"
 
+# `agentchat serve` checks, with no other rights than the server's, that nothing is pending.
+_LET_SERVER_READ = f"""
+do $$
+begin
+    if exists (select from pg_catalog.pg_roles where rolname = 'agentchat_app')
+       and not pg_catalog.has_schema_privilege('agentchat_app', '{SCHEMA}', 'usage') then
+        grant usage on schema {SCHEMA} to agentchat_app;
+        grant select on all tables in schema {SCHEMA} to agentchat_app;
+    end if;
+end
+$$
+"""
+
 
 def run(dsn: str, migrations: Sequence[Migration]) -> None:
     """Applies migrations in the order given.
@@ -56,6 +69,8 @@ def run(dsn: str, migrations: Sequence[Migration]) -> None:
             except psycopg.Error as error:
                 reason = _explain(error, migration.sql)
                 raise MigrationError(migration=migration.id, reason=reason) from error
+        with backend.transaction():
+            backend.execute(_LET_SERVER_READ)
 
 
 class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import LiteralString
 
 _HEADER = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_names: dict[str, str] = {}
 
 
 class QueryFileError(Exception):
@@ -28,7 +29,14 @@ def load(name: str) -> Mapping[str, LiteralString]:
     They come from files of this package only, never from input, hence LiteralString.
     """
     text = resources.files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return MappingProxyType(parse(text))
+    statements = parse(text)
+    _names.update({statement: key for key, statement in statements.items()})
+    return MappingProxyType(statements)
+
+
+def name_of(statement: str) -> str:
+    """The name of a statement that `load` has given."""
+    return _names[statement]
 
 
 def parse(text: str) -> dict[str, LiteralString]:

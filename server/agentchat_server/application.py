@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -47,6 +47,7 @@ from agentchat_server.interceptors.authentication import AuthenticationIntercept
 from agentchat_server.interceptors.errors import ErrorInterceptor
 from agentchat_server.interceptors.logging import LoggingInterceptor
 from agentchat_server.listening import listen, server_options
+from agentchat_server.metrics import Snapshot, WorkerMetrics
 from agentchat_server.posting import log_event
 from agentchat_server.rate_limits import RateLimits, writing_methods
 from agentchat_server.services.admin import AdminService
@@ -62,6 +63,9 @@ from agentchat_server.streams import StreamRegistry
 from agentchat_server.uploads import Uploader
 from agentchat_server.watching import Watcher
 from agentchat_server.writer import MessageWriter, Post
+
+if TYPE_CHECKING:
+    from agentchat_server.tracing import Tracing
 
 _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name]
@@ -84,15 +88,19 @@ _log = structlog.get_logger(__name__)
 class Application:
     """A server in this process. `start` it, and `stop` it once.
 
+    It counts when the settings have a port for metrics, and traces to `tracing`, which it closes at its end.
     Raises FileStoreUnusable when the settings name a file store that cannot be used.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, tracing: Tracing | None = None) -> None:
         self._settings = settings
+        self._metrics = None if settings.metrics_port is None else WorkerMetrics(self._sample)
+        self._tracing = tracing
         self._database = Database(
             settings.database_url,
             pool_size=settings.pool_size,
             statement_timeout=settings.statement_timeout,
+            observe=None if tracing is None else tracing.statement,
         )
         self._authentication_limits = AuthenticationLimits(settings)
         self._authenticator = Authenticator(
@@ -108,7 +116,13 @@ class Application:
             on_claims_changed=self._claims_changed,
         )
         self._claim_timer = ClaimTimer(self._database, self._hub, poll_interval=settings.hub_poll_interval)
-        self._writer = MessageWriter(self._database, settings, on_written=self._written)
+        self._writer = MessageWriter(
+            self._database,
+            settings,
+            on_written=self._written,
+            metrics=self._metrics,
+            tracing=tracing,
+        )
         self._files = open_file_store(settings.files_url) if settings.files_url else None
         self._uploader: Uploader | None = None
         self._sweeper: FileSweeper | None = None
@@ -158,6 +172,10 @@ class Application:
             self._stopping = asyncio.create_task(self._stop())
         await asyncio.shield(self._stopping)
 
+    def snapshot(self) -> Snapshot | None:
+        """The metrics as they are now, None when they are off."""
+        return None if self._metrics is None else self._metrics.snapshot()
+
     async def _stop(self) -> None:
         await self._health.enter_graceful_shutdown()
         self._streams.end_all()
@@ -170,7 +188,26 @@ class Application:
         await self._streams.close()
         await self._hub.close()
         await self._database.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         _log.info("stopped")
+
+    def _sample(self) -> dict[str, float]:
+        """The metrics that parts of the server keep anyway."""
+        pool = self._database.pool_use()
+        return {
+            "agentchat_batches_under_way": self._writer.batches_under_way,
+            "agentchat_write_queue_messages": self._writer.queued_messages,
+            "agentchat_write_queue_bytes": self._writer.queued_bytes,
+            "agentchat_hub_head": self._hub.head,
+            "agentchat_hub_behind_messages": self._hub.behind,
+            "agentchat_hub_last_read_timestamp_seconds": self._hub.last_read_at,
+            "agentchat_database_pool_connections": pool.connections,
+            "agentchat_database_pool_in_use": pool.in_use,
+            "agentchat_database_pool_waiting": pool.waiting,
+            "agentchat_authentication_cache_hits_total": self._authenticator.cache_hits,
+            "agentchat_authentication_cache_misses_total": self._authenticator.cache_misses,
+        }
 
     def _identities_changed(self) -> None:
         self._authenticator.forget()
@@ -187,7 +224,7 @@ class Application:
     def _make_server(self) -> grpc.aio.Server:
         methods: Any = MethodTable(
             (
-                LoggingInterceptor(),
+                LoggingInterceptor(metrics=self._metrics, tracing=self._tracing),
                 ErrorInterceptor(),
                 AuthenticationInterceptor(
                     self._authenticator,

@@ -18,14 +18,20 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 class Call:
-    """A call under way. `agent` is the name of the caller, once it is known."""
+    """A call under way.
 
-    __slots__ = ("_request_id", "agent", "metadata", "method")
+    `agent` is the name of the caller, once it is known, `reason` that of the refusal it ends with, and
+    `trace_id` that of its trace, when calls are traced.
+    """
+
+    __slots__ = ("_request_id", "agent", "metadata", "method", "reason", "trace_id")
 
     def __init__(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.method = method
         self.metadata: dict[str, str | bytes] = dict(metadata)
         self.agent: str | None = None
+        self.reason: str | None = None
+        self.trace_id: str | None = None
         self._request_id: str | None = None
 
     @property
@@ -64,4 +70,6 @@ def add_call(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
         event.setdefault("method", call.method)
         if call.agent is not None:
             event.setdefault("agent", call.agent)
+        if call.trace_id is not None:
+            event.setdefault("trace_id", call.trace_id)
     return event

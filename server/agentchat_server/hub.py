@@ -16,6 +16,7 @@ The same connection hears that keys or agents changed, and calls `on_identities_
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
@@ -62,6 +63,9 @@ class LogHub:
         self.log_id = UUID(int=0)
         # seq of the newest message that the hub has read. Everything up to it was offered.
         self.head = 0
+        # How many messages behind the head were announced, and when, in Unix time, there were none.
+        self.behind = 0
+        self.last_read_at = 0.0
 
     async def open(self) -> None:
         """Starts to follow the log from its present end."""
@@ -210,8 +214,10 @@ class LogHub:
                 announced = 0
                 while True:
                     await self._read_new(connection, announced)
+                    self.behind, self.last_read_at = 0, time.time()
                     delay = 0.05
                     announced = await self._hear(connection)
+                    self.behind = max(0, announced - self.head)
             except asyncio.CancelledError:
                 await connection.close()
                 raise

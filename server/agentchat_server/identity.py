@@ -90,6 +90,9 @@ class Authenticator:
         # Look-ups under way, by peer, so that a burst of calls of one agent makes one.
         self._lookups: dict[tuple[str, str | None, str], asyncio.Task[Caller]] = {}
         self._generation = 0
+        # How many calls were answered from the cache, and how many were not.
+        self.cache_hits = 0
+        self.cache_misses = 0
 
     async def authenticate(self, key: str | None, name: str | None, grpc_peer: Callable[[], str]) -> Caller:
         """The agent behind a key and a stated name (None: none stated).
@@ -102,7 +105,9 @@ class Authenticator:
         identity = (key or "", name)
         cached = self._cache.get(identity)
         if cached is not None and time.monotonic() < cached[0] and not cached[1].is_expired():
+            self.cache_hits += 1
             return cached[1]
+        self.cache_misses += 1
         if not key:
             raise Refusal("API_KEY_MISSING")
         if len(key) > _MAX_KEY_LENGTH or not key.isascii():

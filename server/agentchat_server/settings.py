@@ -15,6 +15,9 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 50051
     log_level: str = "info"
+    # Where the supervisor serves metrics, 0 for any free port. Without a port nothing is counted.
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
     # Processes that share the port. Each holds its part of the limits on calls.
     workers: int = 1
 

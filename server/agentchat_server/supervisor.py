@@ -1,7 +1,8 @@
 """The parent of the workers.
 
-It reserves the port, starts the workers, starts one again that dies, and stops them all. It imports neither
-gRPC nor the database driver, so it is up at once and stays small.
+It reserves the port, starts the workers, starts one again that dies, and stops them all. If the settings have
+a port for metrics, it serves those of all workers there. It imports neither gRPC nor the database driver, so
+it is up at once and stays small.
 
 Workers listen on one port with SO_REUSEPORT, which lets any process of the same user join in unnoticed.
 So the supervisor first binds the port without it, which fails when anybody listens there, and then holds a
@@ -25,6 +26,7 @@ from typing import cast
 
 import structlog
 
+from agentchat_server.metrics_endpoint import MetricsEndpoint
 from agentchat_server.settings import ServerSettings
 
 _START_TIMEOUT = 60.0
@@ -32,6 +34,8 @@ _RESTART_DELAY = 0.1
 _MAX_RESTART_DELAY = 5.0
 # A worker that has lived this long starts again at once when it dies.
 _SETTLED = 10.0
+# The longest line that a worker may send, in bytes: its metrics.
+_MAX_LINE = 4 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -49,13 +53,26 @@ class Supervisor:
         self.port: int = self._reservation.getsockname()[1]
         self._settings = dataclasses.replace(settings, port=self.port)
         self._count = settings.workers
+        self._metrics: MetricsEndpoint | None = None
+        if settings.metrics_port is not None:
+            self._metrics = MetricsEndpoint(settings.metrics_host, settings.metrics_port)
         self._processes: list[Process] = []
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
 
     async def prepare(self) -> None:
-        """Starts the worker processes, which load their code while the database may still be starting."""
+        """Starts the worker processes, which load their code while the database may still be starting.
+
+        Raises:
+            ServerStartError: when metrics cannot be served where they should be.
+        """
         self._processes = [await self._spawn() for _ in range(self._count)]
+        if self._metrics is not None:
+            try:
+                await asyncio.to_thread(self._metrics.open)
+            except OSError as error:
+                where = f"{self._metrics.host} port {self._metrics.port}"
+                raise ServerStartError(f"cannot serve metrics on {where}: {error.strerror}") from error
 
     async def start(self, database_url: str) -> None:
         """Lets the workers serve; returns when all do.
@@ -74,6 +91,11 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(index)) for index in range(self._count)]
 
     @property
+    def metrics_url(self) -> str | None:
+        """What Prometheus is to scrape, None when metrics are off. To be asked after `prepare`."""
+        return None if self._metrics is None else self._metrics.url
+
+    @property
     def worker_pids(self) -> list[int]:
         """The process ids of the workers at the moment."""
         return [process.pid for process in self._processes]
@@ -85,13 +107,19 @@ class Supervisor:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(self._end(process) for process in self._processes))
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
         self._reservation.close()
 
     async def _spawn(self) -> Process:
         # Anybody can make a TLS handshake fail, and gRPC would write lines of its own about it.
         environment = {"GRPC_VERBOSITY": "ERROR", **os.environ}
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agentchat_server.worker", stdin=PIPE, stdout=PIPE, env=environment
+            *(sys.executable, "-m", "agentchat_server.worker"),
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=_MAX_LINE,
+            env=environment,
         )
 
     async def _go(self, process: Process) -> None:
@@ -114,12 +142,16 @@ class Supervisor:
         delay = _RESTART_DELAY
         while True:
             started_at = time.monotonic()
+            if self._metrics is not None:
+                await self._metrics.follow(index, cast(StreamReader, self._processes[index].stdout))
             await self._processes[index].wait()
             if time.monotonic() - started_at > _SETTLED:
                 delay = _RESTART_DELAY
             await asyncio.sleep(delay)
             delay = min(delay * 2, _MAX_RESTART_DELAY)
             self._processes[index] = await self._spawn()
+            if self._metrics is not None:
+                self._metrics.count_restart()
             try:
                 await self._go(self._processes[index])
             except ServerStartError as error:

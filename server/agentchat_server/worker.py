@@ -2,7 +2,8 @@
 
     standard input    the settings, one line of JSON (so that no secret is seen in the process list);
                       its end tells the worker to stop, also when the supervisor is killed
-    standard output   one line of JSON when the worker serves: {"port": 50051}; or {"error": "…"}
+    standard output   one line of JSON when the worker serves: {"port": 50051}; or {"error": "…"};
+                      then, if the settings say so, a line with its metrics every second and at its end
 
 SIGTERM stops it too. SIGINT is left to the supervisor, which shares the terminal.
 """
@@ -12,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 
 from agentchat_db.exceptions import DatabaseError
 from agentchat_server.application import Application
@@ -21,6 +24,9 @@ from agentchat_server.file_store import FileStoreUnusable
 from agentchat_server.logs import configure_logs
 from agentchat_server.settings import ServerSettings
 from agentchat_server.tls import CertificateError
+from agentchat_server.tracing import Tracing, TracingUnavailable
+
+_METRICS_INTERVAL = 1.0
 
 
 def main() -> int:
@@ -42,23 +48,52 @@ async def _serve(settings: ServerSettings) -> int:
     loop.add_reader(sys.stdin.fileno(), told_to_stop.set)
 
     try:
-        application = Application(settings)
+        application = Application(settings, tracing=Tracing.from_environment())
         port = await application.start()
-    except (CertificateError, DatabaseError, FileStoreUnusable, OSError) as error:
+    except (CertificateError, DatabaseError, FileStoreUnusable, OSError, TracingUnavailable) as error:
         _report({"error": str(error)})
         return 1
     _report({"port": port})
-    await told_to_stop.wait()
-    loop.remove_reader(sys.stdin.fileno())
-    await application.stop()
+    async with contextlib.nullcontext() if settings.metrics_port is None else _metrics_told(application):
+        await told_to_stop.wait()
+        loop.remove_reader(sys.stdin.fileno())
+        await application.stop()
     return 0
+
+
+@contextlib.asynccontextmanager
+async def _metrics_told(application: Application) -> AsyncIterator[None]:
+    """Tells the supervisor the metrics, until the block is left, and then a last time."""
+    loop = asyncio.get_running_loop()
+    pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
+
+    async def tell() -> None:
+        while True:
+            # A supervisor that does not listen is not waited for.
+            if not pipe.get_write_buffer_size():
+                pipe.write(_line({"metrics": application.snapshot()}))
+            await asyncio.sleep(_METRICS_INTERVAL)
+
+    teller = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        teller.cancel()
+        await asyncio.gather(teller, return_exceptions=True)
+        if not pipe.get_write_buffer_size():
+            os.set_blocking(sys.stdout.fileno(), True)
+            _report({"metrics": application.snapshot()})
 
 
 def _report(fact: dict[str, object]) -> None:
     # The supervisor may be gone, which its end of standard input will tell.
     with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(fact) + "\n")
+        sys.stdout.buffer.write(_line(fact))
         sys.stdout.flush()
+
+
+def _line(fact: dict[str, object]) -> bytes:
+    return json.dumps(fact).encode() + b"\n"
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
@@ -32,8 +32,14 @@ from agentchat_db import queries
 from agentchat_db.database import Connection, Database, Row, translated_errors
 from agentchat_db.exceptions import DatabaseDefect, DatabaseTimeout, DatabaseUnavailable
 from agentchat_server.identity import Caller
+from agentchat_server.metrics import WorkerMetrics
 from agentchat_server.refusals import Refusal
 from agentchat_server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
+    from agentchat_server.tracing import Tracing
 
 _SQL = queries.load("messages")
 _QUIET_TURNS = 2
@@ -63,6 +69,8 @@ class Post:
     request_id: UUID | None = None
     # The agent that must exist and be active: a direct message.
     target: str | None = None
+    # The span of the call, when calls are traced.
+    span: SpanContext | None = None
     id: UUID = field(default_factory=new_uuid)
     outcome: asyncio.Future[Row] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -81,11 +89,15 @@ class MessageWriter:
         settings: ServerSettings,
         *,
         on_written: Callable[[Sequence[Post], Sequence[Row]], None],
+        metrics: WorkerMetrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`on_written` is told of each batch that is committed, and of what became of its messages."""
         self._database = database
         self._on_written = on_written
         self._settings = settings
+        self._metrics = metrics
+        self._tracing = tracing
         self._queue: deque[Post] = deque()
         self._queued_bytes = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -104,6 +116,21 @@ class MessageWriter:
         self._wake_all()
         await asyncio.gather(*self._writers)
 
+    @property
+    def queued_messages(self) -> int:
+        """How many messages wait for a batch."""
+        return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """The size of the messages that wait for a batch, roughly."""
+        return self._queued_bytes
+
+    @property
+    def batches_under_way(self) -> int:
+        """How many batches are being written."""
+        return self._writing
+
     async def write(self, post: Post) -> Row:
         """Writes a message; returns its row of `send_batch`, whatever the outcome in it.
 
@@ -117,6 +144,8 @@ class MessageWriter:
             or self._queued_bytes + post.size > self._settings.queue_bytes
         ):
             raise Refusal("WRITE_QUEUE_FULL", retry_after=0.5)
+        if self._tracing is not None:
+            post.span = self._tracing.current()
         self._queue.append(post)
         self._queued_bytes += post.size
         # While a batch is under way, the next may grow, until it is worth to be under way beside it.
@@ -168,7 +197,7 @@ class MessageWriter:
                 batch = self._take_batch()
                 if batch:
                     self._writing += 1
-                    await self._settle(connection, batch)
+                    await self._observe(connection, batch)
                     self._writing -= 1
                 elif self._closing:
                     return
@@ -178,6 +207,18 @@ class MessageWriter:
                     await sleeper
         finally:
             await connection.close()
+
+    async def _observe(self, connection: _KeptConnection, batch: Sequence[Post]) -> None:
+        """Settles a batch, counted and traced if that is on."""
+        began = time.perf_counter()
+        if self._tracing is None:
+            await self._settle(connection, batch)
+        else:
+            with self._tracing.batch([post.span for post in batch], len(batch)):
+                await self._settle(connection, batch)
+        if self._metrics is not None:
+            self._metrics.batch_messages.observe(len(batch))
+            self._metrics.batch_duration.observe(time.perf_counter() - began)
 
     async def _settle(self, connection: _KeptConnection, batch: Sequence[Post]) -> None:
         """Writes a batch and gives every call its outcome. Never raises: a writer lives on."""

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,6 +258,41 @@ def test_db_and_bootstrap_work_beside_a_running_board_and_without_it(home: Home,
             made = home.run("admin", "keys", "create", "other", AGENTCHAT_ADMIN_KEY=key)
             assert "ack_" in made.stdout
             up.stop()
+
+
+def test_a_backup_of_a_running_board_becomes_a_board_elsewhere(home: Home, up: Up, tmp_path: Path) -> None:
+    home.run("post", "general", "in the backup")
+    home.run("db", "backup", str(tmp_path / "board.dump"))
+    home.run("post", "general", "behind it")
+    assert "there is a board" in home.run("db", "restore", str(tmp_path / "board.dump"), code=2).stderr
+    up.stop()
+
+    elsewhere = str(tmp_path / "elsewhere")
+    (tmp_path / "no.dump").write_bytes(b"no backup")
+    assert (
+        "input file"
+        in home.run("db", "restore", "--data-dir", elsewhere, str(tmp_path / "no.dump"), code=1).stderr
+    )
+    home.run("db", "restore", "--data-dir", elsewhere, str(tmp_path / "board.dump"))
+    restored = home.start("--data-dir", elsewhere)
+    try:
+        # With the key that this machine has.
+        read = home.run("read", "general").stdout
+        assert "in the backup" in read
+        assert "behind it" not in read
+    finally:
+        restored.stop()
+
+
+def test_up_says_where_prometheus_is_to_scrape(home: Home) -> None:
+    running = home.start("--metrics-port", "0")
+    try:
+        found = re.search(r"^  Metrics    (http://127\.0\.0\.1:\d+/metrics)$", running.greeting, re.MULTILINE)
+        assert found, running.greeting
+        with urllib.request.urlopen(found[1], timeout=PATIENCE) as response:
+            assert b"agentchat_build_info{" in response.read()
+    finally:
+        running.stop()
 
 
 def test_the_commands_of_the_readme_work_in_order(home: Home, up: Up) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,50 @@ def status(data_dir: Path | None, database_url: str | None, as_json: bool) -> No
     if any(row.applied_at is None for row in found):
         click.echo("Apply what is missing: agentchat db migrate", err=True)
         raise click.exceptions.Exit(1)
+
+
+@db.command()
+@data_dir_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(data_dir: Path | None, file: Path) -> None:
+    """Write a backup of an embedded Postgres to FILE, also while the board runs.
+
+    It holds the database as it was at one moment; copy the files of the board after it. A Postgres of your
+    own is backed up with its own tools.
+    """
+    from agentchat_db import backup as backups
+
+    with explained_errors(), owner_access(data_dir, None) as url:
+        backups.dump(url, file)
+    click.echo(f"Written: {file} ({file.stat().st_size:,} bytes)")
+
+
+@db.command()
+@data_dir_option
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def restore(data_dir: Path | None, file: Path) -> None:
+    """Make a board of the backup in FILE, in a data folder that has none.
+
+    Its keys are those of the backup. Cursors from before are refused as those of another board.
+    """
+    from agentchat_db import backup as backups
+    from agentchat_db.data_dir import create_data_dir
+    from agentchat_db.embedded import EmbeddedPostgres
+
+    folder = data_dir or default_data_dir()
+    if (folder / "postgres").exists():
+        raise click.UsageError(f"there is a board in {folder}; state another --data-dir, or move it away")
+    with explained_errors():
+        create_data_dir(folder)
+        try:
+            with EmbeddedPostgres(folder) as postgres:
+                postgres.ensure_database(DATABASE_NAME)
+                backups.restore(postgres.dsn(dbname=DATABASE_NAME), file)
+        except BaseException:
+            # Half a board would stand in the way of the next attempt.
+            shutil.rmtree(folder / "postgres", ignore_errors=True)
+            raise
+    click.echo(f"Restored into {folder}; agentchat up serves it.")
 
 
 @contextlib.contextmanager

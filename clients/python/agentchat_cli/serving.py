@@ -32,6 +32,7 @@ from agentchat_cli.server_tls import TLS_OPTIONS, check_tls, local_address
 if TYPE_CHECKING:
     from agentchat_db.embedded import EmbeddedPostgres
     from agentchat_server.settings import ServerSettings
+    from agentchat_server.supervisor import Supervisor
 
 T = TypeVar("T")
 
@@ -100,6 +101,19 @@ _SERVER_OPTIONS = (
     ),
     *TLS_OPTIONS,
     *LIMIT_OPTIONS,
+    click.option(
+        "--metrics-port",
+        envvar="AGENTCHAT_METRICS_PORT",
+        type=click.IntRange(0, 65535),
+        help="Serve Prometheus metrics of all workers on this port; 0 takes any free one.  [default: none]",
+    ),
+    click.option(
+        "--metrics-host",
+        envvar="AGENTCHAT_METRICS_HOST",
+        default="127.0.0.1",
+        show_default=True,
+        help="Address to serve metrics on.",
+    ),
 )
 
 
@@ -209,6 +223,8 @@ async def _serve(database_url: str, settings: ServerSettings) -> None:
                 )
             await _unless(told_to_stop, supervisor.start(database_url))
             click.echo(f"Serving gRPC on {supervisor.host}:{supervisor.port}", err=True)
+            if supervisor.metrics_url is not None:
+                click.echo(f"Serving metrics on {supervisor.metrics_url}", err=True)
             await told_to_stop.wait()
         finally:
             await supervisor.stop()
@@ -232,7 +248,7 @@ async def _up(data_dir: Path, database_url: str | None, settings: ServerSettings
                     _make_keys, data_dir, database.owner_url, local_address(settings, supervisor.port)
                 )
                 await _unless(told_to_stop, supervisor.start(database.server_url))
-                click.echo(_greeting(data_dir, settings, supervisor.port, database, keys))
+                click.echo(_greeting(data_dir, settings, supervisor, database, keys))
                 await database.keep_running(told_to_stop)
             finally:
                 if told_to_stop.is_set():
@@ -328,7 +344,9 @@ def _is_here(known: str, server: str) -> bool:
     return hosts[0] in ("", "localhost", "127.0.0.1", "[::1]", hosts[1])
 
 
-def _greeting(data_dir: Path, settings: ServerSettings, port: int, database: _Database, keys: _Keys) -> str:
+def _greeting(
+    data_dir: Path, settings: ServerSettings, supervisor: Supervisor, database: _Database, keys: _Keys
+) -> str:
     command = _own_command()
     # The command finds the admin key by itself only where `up` keeps it by default.
     admin = f"{command} admin"
@@ -340,7 +358,8 @@ def _greeting(data_dir: Path, settings: ServerSettings, port: int, database: _Da
         (
             "AgentChat is up.",
             "",
-            f"  gRPC       {settings.host}:{port}{encrypted}",
+            f"  gRPC       {settings.host}:{supervisor.port}{encrypted}",
+            *([] if supervisor.metrics_url is None else [f"  Metrics    {supervisor.metrics_url}"]),
             f"  Data       {_short(data_dir)}  ({postgres})",
             f"  Admin key  {_short(keys.admin_key_file)}",
             f"  Config     {_short(keys.config_file)}  ({keys.config_note})",

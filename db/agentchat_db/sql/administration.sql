@@ -38,3 +38,20 @@ select exists (select from agentchat.admin_keys where key_hash = %(key_hash)b an
 -- Needs the owner's rights: not for the server.
 select exists (select from agentchat.machine_keys where key_hash = %(key_hash)b)
     or exists (select from agentchat.agents where key_hash = %(key_hash)b);
+
+-- name: make_roles
+-- Needs a superuser: not for the server. The roles of the migration `roles`, for a cluster that has none.
+do $$
+begin
+    if not exists (select from pg_catalog.pg_roles where rolname = 'agentchat_owner') then
+        create role agentchat_owner nologin;
+    end if;
+    if not exists (select from pg_catalog.pg_roles where rolname = 'agentchat_app') then
+        create role agentchat_app login;
+    end if;
+end
+$$;
+
+-- name: renew_log_id
+-- Needs the owner's rights: not for the server. Every cursor that was given before is refused from now on.
+update agentchat.log_position set log_id = gen_random_uuid();

@@ -76,13 +76,14 @@ async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
-    request_id = current_call().request_id
-    refusal = _as_refusal(error, request_id)
+    call = current_call()
+    refusal = _as_refusal(error, call.request_id)
+    call.reason = refusal.reason
     status = refusal.to_status()
     await context.abort(
         refusal.code,
         status.message,
-        ((_STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, request_id)),
+        ((_STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, call.request_id)),
     )
 
 
