@@ -1,8 +1,9 @@
-"""Sends: 64 agents that each post as fast as their posts are answered, to 1 and to 2 workers.
+"""Sends: 64 senders that each post as fast as their posts are answered, to 1 and to 2 workers.
 
-Every sender is an agent of its own with a connection of its own, so that the connections spread over the
-workers evenly enough; the split is reported. All post the same 200 characters to one channel, plain, and with
-the mention of one of the 64 in front.
+Every sender has a connection of its own, so that they spread over the workers evenly enough; the split is
+reported. Eight processes of h2load have eight senders each, and are an agent each: a process for every sender
+would itself cost a tenth of what the server costs. All post the same 200 characters to one channel, plain,
+and with a mention in front: each process mentions one of 64 agents, another one every round.
 
 What is counted is what is in the log: its counter before and after a window in the middle of the load, when
 all senders are at work. It is checked against the rows of the tables, and no more answers may have come than
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from statistics import median
 
 from agentchat_proto.v1.message_service_pb2 import SendMessageRequest
@@ -27,10 +28,11 @@ from bench.report import Bar, Effort, Figure, Reference, percentile
 from bench.text import MESSAGE
 from bench.yardstick import CONNECTIONS, Yardstick
 
-SENDERS = 64
+# Those who post, the connections of each, and those who are mentioned.
+AUTHORS, CONNECTIONS_EACH, AGENTS = 8, 8, 64
 
 _PREFIX = "agent-"
-_NAMES = [f"{_PREFIX}{number}" for number in range(SENDERS)]
+_NAMES = [f"{_PREFIX}{number}" for number in range(AGENTS)]
 _CHANNEL = "general"
 _WARM_UP = 1.5
 _SEND = "agentchat.v1.MessageService/SendMessage"
@@ -92,14 +94,14 @@ def _measure_server(
     inserted_us: dict[bool, list[float]] = {False: [], True: []}
     sent: dict[bool, list[_Round]] = {False: [], True: []}
     empty: list[_Round] = []
-    for _ in range(effort.rounds):
+    for number in range(effort.rounds):
         for mentions in (False, True):
             postgres.checkpoint()
             rate, cpu = yardstick.insert(effort.seconds, mentions=mentions)
             inserted[mentions].append(rate)
             inserted_us[mentions].append(cpu * 1e6)
             postgres.checkpoint()
-            sent[mentions].append(senders.send(mentions=mentions))
+            sent[mentions].append(senders.send(number, mentions=mentions))
         empty.append(senders.check_health())
 
     workers = len(server.worker_pids)
@@ -137,21 +139,22 @@ def _measure_server(
 
 
 class _Senders:
-    """The 64 agents and what they call."""
+    """The senders and what they call."""
 
     def __init__(self, server: Server, agents: Sequence[Agent], seconds: float) -> None:
         self._server = server
         self._agents = agents
         self._seconds = seconds
 
-    def send(self, *, mentions: bool) -> _Round:
+    def send(self, round_number: int, *, mentions: bool) -> _Round:
         """Posts for a while.
 
         Raises `SystemExit` when a post was answered but not written.
         """
         calls = []
-        for number, agent in enumerate(self._agents):
-            mentioned = self._agents[(number + 1) % len(self._agents)]
+        for number, agent in enumerate(self._agents[:AUTHORS]):
+            # Never the author itself, which would be no mention.
+            mentioned = self._agents[(number + 1 + round_number * AUTHORS) % AGENTS]
             content = f"@{mentioned.name} {MESSAGE}" if mentions else MESSAGE
             request = SendMessageRequest(channel=_CHANNEL, content=content).SerializeToString()
             calls.append(h2load.Call(_SEND, request, agent.metadata))
@@ -163,7 +166,7 @@ class _Senders:
                 return head
 
             first = seq()
-            round_, before, after, answered = self._run(calls, seq)
+            measured, before, after, answered = self._run(calls, seq)
             counted = connection.execute(
                 "select count(*) as messages, count(distinct m.xmin::text) as batches,"
                 " (select seq from agentchat.log_position) as last,"
@@ -178,12 +181,12 @@ class _Senders:
             raise SystemExit(f"{answered} posts were answered, but only {counted.written} were written")
         if counted.mentions != (counted.written if mentions else 0):
             raise SystemExit(f"{counted.written} posts made {counted.mentions} mentions")
-        return _Round(**{**_as_dict(round_), "batch": counted.messages / counted.batches})
+        return replace(measured, batch=counted.messages / counted.batches)
 
     def check_health(self) -> _Round:
         """Makes empty calls for a while."""
-        round_, *_ = self._run([h2load.Call(_HEALTH_CHECK)] * len(self._agents), None)
-        return round_
+        measured, *_ = self._run([h2load.Call(_HEALTH_CHECK)] * AUTHORS, None)
+        return measured
 
     def _run(
         self, calls: Sequence[h2load.Call], seq: Callable[[], int] | None
@@ -192,7 +195,10 @@ class _Senders:
 
         Returns the measurement, the counts at the window's ends, and the answers of the whole load.
         """
-        with h2load.Load(self._server.target, calls, seconds=_WARM_UP + self._seconds + 0.5) as load:
+        duration = _WARM_UP + self._seconds + 0.5
+        with h2load.Load(
+            self._server.target, calls, connections=CONNECTIONS_EACH, seconds=duration
+        ) as load:
             time.sleep(_WARM_UP)
             before = self._sample(load, seq)
             time.sleep(self._seconds)
@@ -245,7 +251,3 @@ def _details(rounds: Sequence[_Round], *, batch: bool) -> dict[str, float | str]
         details["busy cores"] = of("busy_cores")
         details["least worker's share"] = of("least_share")
     return details
-
-
-def _as_dict(round_: _Round) -> dict[str, float]:
-    return {field.name: getattr(round_, field.name) for field in fields(round_)}
