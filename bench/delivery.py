@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import grpc.aio
 import psycopg
@@ -33,6 +34,8 @@ RATE = 200
 _WATCHERS = 8
 _BAR = Bar(3.0)
 _PATIENCE = 10.0
+
+T = TypeVar("T")
 _Send = Callable[[int], Awaitable[object]]
 
 
@@ -87,17 +90,17 @@ async def _deliver(server: Server, agents: Sequence[Agent], count: int) -> list[
     """Posts at the rate; returns how long each mention took, in seconds."""
     author, *watchers = agents
     sent_at: dict[int, float] = {}
-    latencies: list[float] = []
     live = asyncio.Queue[None]()
+    latencies = asyncio.Queue[float]()
 
-    async def watch(stub: MentionServiceStub, watcher: Agent) -> None:
+    async def watch(stub: Any, watcher: Agent) -> None:
         async for response in stub.WatchMentions(WatchMentionsRequest(), metadata=watcher.metadata):
             now = time.perf_counter()
             if response.WhichOneof("event") == "checkpoint":
                 live.put_nowait(None)
             # What an earlier round left unread comes first.
             elif (number := _number(response.mention_received.mention.content)) in sent_at:
-                latencies.append(now - sent_at[number])
+                latencies.put_nowait(now - sent_at[number])
 
     async with AsyncExitStack() as stack:
         posting = await stack.enter_async_context(calls.connected(server, worker=0))
@@ -105,9 +108,7 @@ async def _deliver(server: Server, agents: Sequence[Agent], count: int) -> list[
         watching = await stack.enter_async_context(calls.connected(server, worker=last))
         tasks = [asyncio.create_task(watch(MentionServiceStub(watching), watcher)) for watcher in watchers]
         try:
-            async with asyncio.timeout(_PATIENCE):
-                for _ in watchers:
-                    await live.get()
+            await _take(live, len(watchers))
             messages = MessageServiceStub(posting)
             first = time.monotonic_ns()
 
@@ -119,7 +120,7 @@ async def _deliver(server: Server, agents: Sequence[Agent], count: int) -> list[
                 await messages.SendMessage(request, metadata=author.metadata, timeout=_PATIENCE)
 
             await _at_rate(post, count, wait=False)
-            await _until(lambda: len(latencies) == count)
+            received = await _take(latencies, count)
         finally:
             for task in tasks:
                 task.cancel()
@@ -127,13 +128,13 @@ async def _deliver(server: Server, agents: Sequence[Agent], count: int) -> list[
     for failure in ended:
         if isinstance(failure, grpc.aio.AioRpcError):
             raise SystemExit(f"a stream ended with {failure.code().name}: {failure.details()}")
-    return latencies
+    return received
 
 
 async def _notify(database: Database, count: int) -> list[float]:
     """Notifies at the rate; returns how long each notification took, in seconds."""
     sent_at: list[float] = []
-    latencies: list[float] = []
+    latencies = asyncio.Queue[float]()
     loop = asyncio.get_running_loop()
     with psycopg.connect(database.url, autocommit=True) as listener:
         listener.execute("listen bare")
@@ -142,7 +143,7 @@ async def _notify(database: Database, count: int) -> list[float]:
             now = time.perf_counter()
             listener.pgconn.consume_input()
             while notification := listener.pgconn.notifies():
-                latencies.append(now - sent_at[int(notification.extra)])
+                latencies.put_nowait(now - sent_at[int(notification.extra)])
 
         loop.add_reader(listener.fileno(), receive)
         try:
@@ -155,10 +156,9 @@ async def _notify(database: Database, count: int) -> list[float]:
                     await notifier.execute("select pg_notify('bare', %s)", (str(number),))
 
                 await _at_rate(notify, count, wait=True)
-                await _until(lambda: len(latencies) == count)
+                return await _take(latencies, count)
         finally:
             loop.remove_reader(listener.fileno())
-    return latencies
 
 
 async def _at_rate(send: _Send, count: int, *, wait: bool) -> None:
@@ -174,10 +174,9 @@ async def _at_rate(send: _Send, count: int, *, wait: bool) -> None:
     await asyncio.gather(*under_way)
 
 
-async def _until(condition: Callable[[], bool]) -> None:
+async def _take(queue: asyncio.Queue[T], count: int) -> list[T]:
     async with asyncio.timeout(_PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
+        return [await queue.get() for _ in range(count)]
 
 
 def _number(content: str) -> int:

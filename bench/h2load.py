@@ -150,7 +150,7 @@ def frame(message: bytes) -> bytes:
 
 
 def parse_log(text: str) -> list[Reply]:
-    """Reads a log: sent at (µs since 1970), HTTP status, duration (µs); leaves out what was not answered 200."""
+    """Reads a log: sent at (µs since 1970), HTTP status, duration (µs). Leaves out what is no HTTP 200."""
     replies = []
     for line in text.splitlines():
         sent_at, status, duration, *_ = line.split("\t")

@@ -74,7 +74,9 @@ def run(
             raise PgbenchError(f"pgbench ended with status {done.returncode}: {done.stderr.strip()[-800:]}")
         outcome = parse_summary(done.stdout)
         if outcome.failed:
-            raise PgbenchError(f"{outcome.failed} transactions of pgbench failed: {done.stderr.strip()[-800:]}")
+            raise PgbenchError(
+                f"{outcome.failed} transactions of pgbench failed: {done.stderr.strip()[-800:]}"
+            )
         logs = [parse_log(path.read_text("ascii")) for path in Path(folder).glob("log.*")]
     latencies = [latency for log_ in logs for latency in log_]
     return Outcome(outcome.transactions, 0, outcome.per_second, latencies)

@@ -23,7 +23,7 @@ class Memory:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time that processes have used so far, with their children, living and dead; 0 when unknown."""
+    """Processor time that processes and their children, living and dead, have used; 0 when unknown."""
     if not AVAILABLE:
         return 0.0
     usage, children = {}, dict[int, list[int]]()
@@ -64,7 +64,7 @@ def connections(pid: int, port: int) -> int:
     count = 0
     for descriptor in (PROC / str(pid) / "fd").iterdir():
         try:
-            count += os.readlink(descriptor) in inodes
+            count += str(descriptor.readlink()) in inodes
         except OSError:
             continue
     return count

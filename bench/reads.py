@@ -3,7 +3,8 @@
 Both boards are served at once, by a worker each, from two databases of one Postgres, so that rounds alternate
 between them. They are filled by the server's own statement with messages of a vocabulary as uneven as a
 language's (`text`), in 20 channels, by 50 agents; one message in 20 mentions one of them. The agent that
-reads has joined all channels, and has 30 unread mentions on either board: what grows is the log, not its inbox.
+reads has joined all channels, and has 30 unread mentions on either board: what grows is the log, and not
+its inbox.
 
 - board: GetBoard
 - read: ListMessages, the newest 20 of a channel, by an agent that had read them
@@ -53,7 +54,10 @@ _GROWTH_BAR = Bar(1.3)
 _SEARCH_BAR = Bar(1.5)
 _UNBOUNDED = 2**62
 
-_SQL = {name: queries.load(name) for name in ("board", "caller", "channels", "log", "mentions", "messages", "search")}
+_SQL = {
+    name: queries.load(name)
+    for name in ("board", "caller", "channels", "log", "mentions", "messages", "search")
+}
 _CALLER = _SQL["caller"]["state_caller"]
 _PLAN = _SQL["caller"]["plan_for_parameters"]
 
@@ -95,7 +99,9 @@ class _Board:
     def _call_once(self, read: _Read) -> int:
         """Calls, makes sure that the answer is as expected, and returns its length."""
         with grpc.insecure_channel(self._server.target) as channel:
-            method = channel.unary_unary(f"/{read.method}", response_deserializer=read.response.FromString)
+            method: Any = channel.unary_unary(
+                f"/{read.method}", response_deserializer=read.response.FromString
+            )
             response: Any = method(
                 read.request.SerializeToString(), metadata=self._reader.metadata, timeout=30
             )
@@ -256,7 +262,14 @@ def _reads(database: Database, reader: Agent) -> list[_Read]:
             "agentchat.v1.MentionService/ListMentions",
             ListMentionsRequest(unread_only=True),
             ListMentionsResponse,
-            [[_CALLER, _PLAN, _SQL["mentions"]["list_unread_mentions"], _SQL["mentions"]["count_unread_mentions"]]],
+            [
+                [
+                    _CALLER,
+                    _PLAN,
+                    _SQL["mentions"]["list_unread_mentions"],
+                    _SQL["mentions"]["count_unread_mentions"],
+                ]
+            ],
             {**agent, **page, "after": 0, "through": _UNBOUNDED},
         ),
         *(

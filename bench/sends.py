@@ -126,7 +126,9 @@ def _measure_server(
                 f"Sends, {kind if mentions else 'plain'}, {named}",
                 "/s",
                 rates,
-                Reference(f"pgbench, a row a transaction{trigger}, {CONNECTIONS} connections", inserted[mentions]),
+                Reference(
+                    f"pgbench, a row a transaction{trigger}, {CONNECTIONS} connections", inserted[mentions]
+                ),
                 bar if workers == 2 else None,
                 {
                     **_details(rounds, batch=True),
@@ -196,16 +198,16 @@ class _Senders:
         Returns the measurement, the counts at the window's ends, and the answers of the whole load.
         """
         duration = _WARM_UP + self._seconds + 0.5
-        with h2load.Load(
-            self._server.target, calls, connections=CONNECTIONS_EACH, seconds=duration
-        ) as load:
+        with h2load.Load(self._server.target, calls, connections=CONNECTIONS_EACH, seconds=duration) as load:
             time.sleep(_WARM_UP)
             before = self._sample(load, seq)
             time.sleep(self._seconds)
             after = self._sample(load, seq)
             replies = load.finish().replies
         inside = [
-            reply for reply in replies if reply.sent_at >= before.at and reply.sent_at + reply.seconds <= after.at
+            reply
+            for reply in replies
+            if reply.sent_at >= before.at and reply.sent_at + reply.seconds <= after.at
         ]
         if not inside:
             raise SystemExit("no call was answered in the time that was measured")
@@ -239,7 +241,7 @@ class _Senders:
 
 def _details(rounds: Sequence[_Round], *, batch: bool) -> dict[str, float | str]:
     def of(name: str) -> float:
-        return median(getattr(each, name) for each in rounds)
+        return median(float(getattr(each, name)) for each in rounds)
 
     details: dict[str, float | str] = {"p50 ms": of("p50_ms"), "p99 ms": of("p99_ms")}
     if batch:

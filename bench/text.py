@@ -22,8 +22,10 @@ _VOCABULARY_SIZE = 20_000
 _STOP_WORDS = (
     "the of and to a in is it you that he was for on are with as his they be at this have from or by not but "
     "what all were we when your can there an which their if will up about out then them these so some her"
-).split()
-_SYLLABLES = [a + b for a in ("b", "br", "d", "f", "gl", "k", "l", "m", "n", "pr", "r", "st", "t", "v") for b in "aeiou"]
+)
+_SYLLABLES = [
+    a + b for a in ("b", "br", "d", "f", "gl", "k", "l", "m", "n", "pr", "r", "st", "t", "v") for b in "aeiou"
+]
 _ENDINGS = ("n", "r", "x", "mp", "lk", "th", "ck", "nd", "m", "b")
 
 
@@ -31,7 +33,7 @@ def vocabulary() -> list[str]:
     """The words, the most frequent first; short words are more frequent, as in a language."""
     random_ = random.Random(1)  # noqa: S311 - no secret
     made: set[str] = set()
-    words = list(_STOP_WORDS)
+    words = _STOP_WORDS.split()
     for syllables in itertools.chain([1] * 400, [2] * 6000, itertools.repeat(3)):
         if len(words) == _VOCABULARY_SIZE:
             return words

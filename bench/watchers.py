@@ -3,8 +3,8 @@
 Three ways: streams of mentions, and streams of messages, each of another agent on a connection of its own, as
 1,000 agents on their machines have them; and streams of mentions that share ten connections, as behind a
 gateway. Each way has a worker of its own. Before the streams open, every agent has called once, so that what
-a first call loads and caches is not counted. Memory is the proportional set size, which divides what processes
-share, once all streams are live and some seconds have passed.
+a first call loads and caches is not counted. Memory is the proportional set size, which divides what several
+processes share, once all streams are live and some seconds have passed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ async def _measure(
                     if await stream.read() is grpc.aio.EOF:
                         raise SystemExit(f"a stream ended with {await stream.code()}")
 
-        await _for_each([agents[start : start + sharing] for start in range(0, len(agents), sharing)], open_some)
+        await _for_each(
+            [agents[start : start + sharing] for start in range(0, len(agents), sharing)], open_some
+        )
         after = await _settled_memory(worker)
         for stream in streams:
             if stream.done():

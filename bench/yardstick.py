@@ -78,7 +78,9 @@ class Yardstick:
         self._database = database
         with database.connect() as connection:
             connection.execute(_SCHEMA)
-            channel = connection.execute("select id from agentchat.channels where name = 'general'").fetchone()
+            channel = connection.execute(
+                "select id from agentchat.channels where name = 'general'"
+            ).fetchone()
         self._variables = {
             "channel": channel.id if channel else None,
             "author": agents[0].id,
