@@ -166,7 +166,7 @@ class Results:
     def read(cls, file: Path) -> Results:
         """Reads what `write` wrote."""
         values = json.loads(file.read_text("utf-8"))
-        return cls(**{**values, "figures": [Figure.from_json(figure) for figure in values["figures"]]})
+        return cls(**{**values, "figures": tuple(map(Figure.from_json, values["figures"]))})
 
 
 def table(figures: Iterable[Figure]) -> str:

@@ -32,8 +32,8 @@ _ENDINGS = ("n", "r", "x", "mp", "lk", "th", "ck", "nd", "m", "b")
 def vocabulary() -> list[str]:
     """The words, the most frequent first; short words are more frequent, as in a language."""
     random_ = random.Random(1)  # noqa: S311 - no secret
-    made: set[str] = set()
     words = _STOP_WORDS.split()
+    made = set(words)
     for syllables in itertools.chain([1] * 400, [2] * 6000, itertools.repeat(3)):
         if len(words) == _VOCABULARY_SIZE:
             return words
