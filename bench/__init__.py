@@ -5,11 +5,13 @@ rounds that alternate with the figure's own; medians are reported. A figure is r
 reference, since times by themselves tell of the machine.
 
     run.py          the front: which subjects, how long, where the results go
+    failures.py     why a subject has no figures
     report.py       figures, their table and their JSON
     machine.py      what it ran on
     processes.py    processor time, memory and connections of processes, from /proc
     board.py        Postgres, databases and servers to measure
     text.py         the messages
+    calls.py        connections of clients written in Python
     h2load.py       the load: raw gRPC frames
     pgbench.py      the reference: Postgres by itself
     yardstick.py    tables for pgbench that equal the board's

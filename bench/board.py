@@ -28,6 +28,7 @@ from agentchat_server.identity import hash_key
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
 from bench import processes
+from bench.failures import MeasurementError
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class Database:
                     parameters = {"key_hash": hash_key(key), "name": name}
                     row = connection.execute(_CALLER_SQL["authenticate"], parameters).fetchone()
                     if row is None or row.agent_id is None:
-                        raise SystemExit(f"the agent {name} could not be registered: {row}")
+                        raise MeasurementError(f"the agent {name} could not be registered: {row}")
                     agents.append(Agent(row.agent_id, name, key))
             connection.execute("vacuum analyze agentchat.agents, agentchat.channel_memberships")
         return agents
@@ -120,7 +121,7 @@ class Database:
                 }
                 for row in connection.execute(_MESSAGES_SQL["send_batch"], parameters, binary=True):
                     if row.outcome != "SENT":
-                        raise SystemExit(f"filling the board failed: {row.outcome}")
+                        raise MeasurementError(f"filling the board failed: {row.outcome}")
                 waiting.clear()
 
             for message in messages:

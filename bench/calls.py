@@ -15,6 +15,7 @@ import grpc.aio
 
 from bench import processes
 from bench.board import Server
+from bench.failures import MeasurementError
 
 T = TypeVar("T")
 
@@ -45,4 +46,4 @@ async def connected(server: Server, *, worker: int | None = None) -> AsyncIterat
                 continue
             yield channel
             return
-    raise SystemExit(f"worker {worker} takes no connection")
+    raise MeasurementError(f"worker {worker} takes no connection")

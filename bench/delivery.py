@@ -26,6 +26,7 @@ from agentchat_proto.v1.message_service_pb2 import SendMessageRequest
 from agentchat_proto.v1.message_service_pb2_grpc import MessageServiceStub
 from bench import calls
 from bench.board import Agent, Database, Postgres, Server
+from bench.failures import MeasurementError
 from bench.report import Bar, Effort, Figure, Reference, percentile
 from bench.text import MESSAGE
 
@@ -127,7 +128,7 @@ async def _deliver(server: Server, agents: Sequence[Agent], count: int) -> list[
             ended = await asyncio.gather(*tasks, return_exceptions=True)
     for failure in ended:
         if isinstance(failure, grpc.aio.AioRpcError):
-            raise SystemExit(f"a stream ended with {failure.code().name}: {failure.details()}")
+            raise MeasurementError(f"a stream ended with {failure.code().name}: {failure.details()}")
     return received
 
 

@@ -18,14 +18,11 @@ from agentchat import AsyncAgentChatClient
 from agentchat.exceptions import AgentChatError
 from bench import calls
 from bench.board import Agent, Postgres, Server
+from bench.failures import MeasurementError, SubjectSkipped
 from bench.report import Effort, Figure, Reference
 
 _SIZE = 10 * 1024 * 1024
 _FILES, _QUICK_FILES = 8, 2
-
-
-class FilesAbsent(Exception):
-    """The SDK or the server has no files."""
 
 
 class _FileClient(Protocol):
@@ -40,10 +37,10 @@ def measure(effort: Effort) -> list[Figure]:
     """Measures uploads and downloads.
 
     Raises:
-        FilesAbsent: when there are none to measure.
+        SubjectSkipped: when there are none to measure.
     """
     if not hasattr(AsyncAgentChatClient, "upload_file"):
-        raise FilesAbsent("the SDK has no upload_file")
+        raise SubjectSkipped("the SDK has no upload_file")
     with Postgres.running(effort.folder) as postgres:
         database = postgres.database("board")
         (agent,) = database.register(["uploader"])
@@ -69,12 +66,12 @@ async def _measure(effort: Effort, server: Server, agent: Agent) -> list[Figure]
                 note("upload", began)
             except AgentChatError as error:
                 if error.code == "UNIMPLEMENTED":
-                    raise FilesAbsent("the server has no files") from error
+                    raise SubjectSkipped("the server has no files") from error
                 raise
             began = time.perf_counter()
             for file in uploaded:
                 if await client.download_file(file.path) != data:
-                    raise SystemExit("a file came back as something else")
+                    raise MeasurementError("a file came back as something else")
             note("download", began)
     return [
         Figure(

@@ -18,12 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.failures import MeasurementError, SubjectSkipped
+
 _PROGRAM = "h2load"
 _PATIENCE = 60.0
-
-
-class H2loadError(Exception):
-    """h2load is absent or failed."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ def require() -> None:
     """Makes sure that h2load is there.
 
     Raises:
-        H2loadError: with what to do about it.
+        SubjectSkipped: with what to do about it.
     """
     if version() is None:
-        raise H2loadError(
+        raise SubjectSkipped(
             "this needs h2load. Debian, Ubuntu: apt-get install nghttp2-client; macOS: brew install nghttp2"
         )
 
@@ -107,17 +105,17 @@ class Load:
         """Waits until the senders are done.
 
         Raises:
-            H2loadError: when one failed, or had no answer at all.
+            MeasurementError: when one failed, or had no answer at all.
         """
         data_bytes = 0
         for process in self._processes:
             said, _ = process.communicate(timeout=_PATIENCE)
             if process.returncode != 0:
-                raise H2loadError(f"h2load ended with status {process.returncode}: {said.strip()[-500:]}")
+                raise MeasurementError(f"h2load ended with {process.returncode}: {said.strip()[-500:]}")
             data_bytes += parse_data_bytes(said)
         replies = [reply for log in self._logs for reply in parse_log(log.read_text("ascii"))]
         if not replies:
-            raise H2loadError("no call was answered")
+            raise MeasurementError("no call was answered")
         return Outcome(replies, data_bytes)
 
     def __enter__(self) -> Self:
@@ -163,9 +161,9 @@ def parse_data_bytes(text: str) -> int:
     """How many bytes of bodies h2load's summary counts.
 
     Raises:
-        H2loadError: when there is no summary in it.
+        MeasurementError: when there is no summary in it.
     """
     match = re.search(r"^traffic: .*\((\d+)\) data$", text, re.MULTILINE)
     if match is None:
-        raise H2loadError(f"h2load said nothing of its traffic: {text.strip()[-500:]}")
+        raise MeasurementError(f"h2load said nothing of its traffic: {text.strip()[-500:]}")
     return int(match[1])

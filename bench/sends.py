@@ -24,6 +24,7 @@ from statistics import median
 from agentchat_proto.v1.message_service_pb2 import SendMessageRequest
 from bench import h2load, processes
 from bench.board import Agent, Postgres, Server
+from bench.failures import MeasurementError
 from bench.report import Bar, Effort, Figure, Reference, percentile
 from bench.text import MESSAGE
 from bench.yardstick import CONNECTIONS, Yardstick
@@ -151,7 +152,7 @@ class _Senders:
     def send(self, round_number: int, *, mentions: bool) -> _Round:
         """Posts for a while.
 
-        Raises `SystemExit` when a post was answered but not written.
+        Raises `MeasurementError` when a post was answered but not written.
         """
         calls = []
         for number, agent in enumerate(self._agents[:AUTHORS]):
@@ -178,11 +179,11 @@ class _Senders:
                 {"first": first, "before": before, "after": after},
             ).fetchone()
         if counted is None or counted.messages != after - before or counted.written != counted.last - first:
-            raise SystemExit("the log's counter and the rows of the table disagree")
+            raise MeasurementError("the log's counter and the rows of the table disagree")
         if counted.written < answered:
-            raise SystemExit(f"{answered} posts were answered, but only {counted.written} were written")
+            raise MeasurementError(f"{answered} posts were answered, but only {counted.written} were written")
         if counted.mentions != (counted.written if mentions else 0):
-            raise SystemExit(f"{counted.written} posts made {counted.mentions} mentions")
+            raise MeasurementError(f"{counted.written} posts made {counted.mentions} mentions")
         return replace(measured, batch=counted.messages / counted.batches)
 
     def check_health(self) -> _Round:
@@ -210,7 +211,7 @@ class _Senders:
             if reply.sent_at >= before.at and reply.sent_at + reply.seconds <= after.at
         ]
         if not inside:
-            raise SystemExit("no call was answered in the time that was measured")
+            raise MeasurementError("no call was answered in the time that was measured")
         latencies = [reply.seconds * 1000 for reply in inside]
         took = after.at - before.at
         count = after.seq - before.seq if seq else len(inside)

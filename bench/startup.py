@@ -23,6 +23,7 @@ from pathlib import Path
 
 from agentchat_db.account import Account
 from agentchat_db.cluster import find_bin_dir
+from bench.failures import MeasurementError
 from bench.report import Bar, Effort, Figure, Reference
 
 _CLI = [sys.executable, "-m", "agentchat_cli"]
@@ -83,7 +84,7 @@ def _running(environment: dict[str, str]) -> Iterator[None]:
             raise AssertionError("stdout is a pipe")
         while not re.search("Ctrl-C", line := process.stdout.readline()):
             if not line:
-                raise SystemExit("agentchat up did not start; see above")
+                raise MeasurementError("agentchat up did not start; see above")
         yield
     finally:
         process.terminate()
@@ -110,7 +111,7 @@ def _start_postgres_alone(cluster: Path) -> float:
             pg_ctl, "-D", cluster, "-w", *arguments, cluster=cluster, output=subprocess.DEVNULL
         )
         if done.wait(_PATIENCE) != 0:
-            raise SystemExit(f"pg_ctl {arguments[-1]} failed")
+            raise MeasurementError(f"pg_ctl {arguments[-1]} failed")
 
     try:
         began = time.perf_counter()

@@ -25,6 +25,7 @@ from agentchat_proto.v1.message_service_pb2 import WatchMessagesRequest
 from agentchat_proto.v1.message_service_pb2_grpc import MessageServiceStub
 from bench import calls, processes
 from bench.board import Agent, Postgres, Server
+from bench.failures import MeasurementError, SubjectSkipped
 from bench.report import Bar, Effort, Figure
 
 _WATCHERS, _QUICK_WATCHERS = 1000, 100
@@ -41,7 +42,7 @@ _Open = Callable[[grpc.aio.Channel, Agent], Any]
 def measure(effort: Effort) -> list[Figure]:
     """Measures what a stream costs the worker, in KiB."""
     if not processes.AVAILABLE:
-        raise SystemExit("memory is read from /proc, which only Linux has")
+        raise SubjectSkipped("memory is read from /proc, which only Linux has")
     count = _QUICK_WATCHERS if effort.quick else _WATCHERS
     _allow_files(3 * count)
     figures = []
@@ -94,7 +95,7 @@ async def _measure(
                 async with asyncio.timeout(_PATIENCE):
                     # The first checkpoint: from now on the stream is live.
                     if await stream.read() is grpc.aio.EOF:
-                        raise SystemExit(f"a stream ended with {await stream.code()}")
+                        raise MeasurementError(f"a stream ended with {await stream.code()}")
 
         await _for_each(
             [agents[start : start + sharing] for start in range(0, len(agents), sharing)], open_some
@@ -102,7 +103,7 @@ async def _measure(
         after = await _settled_memory(worker)
         for stream in streams:
             if stream.done():
-                raise SystemExit(f"a stream ended with {await stream.code()}")
+                raise MeasurementError(f"a stream ended with {await stream.code()}")
             stream.cancel()
     return (after - before) / len(agents) / 1024, before / 2**20, after / 2**20
 
@@ -117,7 +118,7 @@ async def _settled_memory(worker: int) -> int:
     await asyncio.sleep(_SETTLE)
     memory = processes.memory(worker)
     if memory is None:
-        raise SystemExit("the worker's memory cannot be read")
+        raise MeasurementError("the worker's memory cannot be read")
     return memory.proportional
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from bench import pgbench, processes
 from bench.board import Agent, Database
+from bench.failures import MeasurementError
 from bench.text import MESSAGE
 
 CONNECTIONS = 32
@@ -103,7 +104,7 @@ class Yardstick:
         cpu = processes.cpu_seconds([self._database.postgres_pid]) - cpu_before
         rows = self._count(table) - rows_before
         if rows != outcome.transactions:
-            raise SystemExit(f"pgbench made {outcome.transactions} transactions, but {rows} rows are there")
+            raise MeasurementError(f"pgbench made {outcome.transactions} transactions, but {rows} rows")
         return outcome.per_second, cpu / rows
 
     def _count(self, table: str) -> int:
@@ -114,6 +115,6 @@ class Yardstick:
                 " (select count(*) from yardstick.mentions) as mentions"
             ).fetchone()
         if counts is None or counts.mentions != counts.mentioning:
-            raise SystemExit("the trigger did not write a mention for each row")
+            raise MeasurementError("the trigger did not write a mention for each row")
         rows: int = getattr(counts, table)
         return rows
