@@ -27,6 +27,7 @@ from agentchat_db.embedded import EmbeddedPostgres
 from agentchat_server.identity import hash_key
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
+from agentchat_server.writer import new_uuid
 from bench import processes
 from bench.failures import MeasurementError
 
@@ -100,8 +101,6 @@ class Database:
 
     def fill(self, messages: Iterable[Message], *, batch: int = 500) -> None:
         """Posts messages by the server's own statement, so that the board is as if agents had posted them."""
-        from agentchat_server.writer import new_uuid
-
         waiting: list[Message] = []
         with self.connect() as connection:
 

@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench.report import Figure, Results, amount, details_text, significant
+from bench.report import Figure, Results, amount, shown, significant
 from bench.run import RESULTS
 
 DOCUMENT = RESULTS.parents[1] / "docs" / "performance.md"
@@ -68,9 +68,13 @@ def _table(figures: list[Figure]) -> str:
         bar = "" if figure.bar is None else f"{figure.bar}: {'met' if figure.met else '**missed**'}"
         lines.append(f"| {figure.what} | {amount(figure.value, figure.unit)} | {beside} | {ratio} | {bar} |")
     detailed = [figure for figure in figures if figure.details]
+    names = list(dict.fromkeys(name for figure in detailed for name in figure.details))
     if detailed:
-        lines.append("")
-    lines += [f"- {figure.what}: {details_text(figure.details)}" for figure in detailed]
+        lines += ["", f"| details | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for figure in detailed:
+        lines.append(
+            f"| {figure.what} | {' | '.join(shown(figure.details.get(name, '')) for name in names)} |"
+        )
     return "\n".join(lines)
 
 

@@ -47,9 +47,10 @@ def draw(results: Results) -> None:
     _draw_pairs(
         reads,
         [each for each in results.figures if each.id.startswith("reads.") and not each.id.endswith("growth")],
-        "p50 of a call in ms; less is better",
+        "p50 of a call in ms, on a logarithmic scale; less is better",
         ("AgentChat", "the same SQL by pgbench"),
     )
+    reads.set_xscale("log")
     figure.savefig(PLOT, metadata={"Date": None})
 
 
@@ -67,10 +68,10 @@ def _draw_pairs(axes: Any, figures: Sequence[Figure], title: str, labels: tuple[
         axes.annotate(f" × {significant(figure.ratio or 0)}", (longest, place), va="center")
     axes.set_yticks(list(places), [figure.what.removesuffix(", p50") for figure in figures])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
     axes.set_title(title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.06))
 
 
 if __name__ == "__main__":

@@ -190,10 +190,12 @@ def table(figures: Iterable[Figure]) -> str:
 
 def details_text(details: Details) -> str:
     """Details on one line."""
-    return "; ".join(
-        f"{name} {significant(value) if isinstance(value, int | float) else value}"
-        for name, value in details.items()
-    )
+    return "; ".join(f"{name} {shown(value)}" for name, value in details.items())
+
+
+def shown(value: float | str) -> str:
+    """A detail's value."""
+    return value if isinstance(value, str) else significant(value)
 
 
 def amount(value: float, unit: str) -> str:

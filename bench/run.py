@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="make bench",
-        description="Measures AgentChat beside Postgres itself. A full run takes half an hour.",
+        description="Measures AgentChat beside Postgres itself. A full run takes some 20 minutes.",
     )
     parser.add_argument(
         "--only",

@@ -215,6 +215,8 @@ class _Senders:
         latencies = [reply.seconds * 1000 for reply in inside]
         took = after.at - before.at
         count = after.seq - before.seq if seq else len(inside)
+        if not count:
+            raise MeasurementError(f"{len(replies)} posts were answered, but none was written")
         workers = [late - early for early, late in zip(before.workers, after.workers, strict=True)]
         postgres, senders = after.postgres - before.postgres, after.senders - before.senders
         measured = _Round(

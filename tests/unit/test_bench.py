@@ -178,7 +178,8 @@ def test_the_document_takes_each_subjects_figures_between_its_markers() -> None:
     rendered = document.render(page, results(figure()))
 
     assert "| Sends, plain, 2 workers | 800/s | 1,000/s, pgbench | 0.8 | ≥ 0.7: met |" in rendered
-    assert "- Sends, plain, 2 workers: p50 ms 11.2; messages a batch 20" in rendered
+    assert "| details | p50 ms | messages a batch |" in rendered
+    assert "| Sends, plain, 2 workers | 11.2 | 20 |" in rendered
     assert "Not measured: none." in rendered
     assert "old" not in rendered
     assert "\nkept\n" in rendered
