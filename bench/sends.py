@@ -66,7 +66,7 @@ class _Round:
     workers_us: float
     postgres_us: float
     senders_us: float
-    # The cores that were busy with all three, and the busiest sender's share of one.
+    # How many cores all three kept busy.
     busy_cores: float
     # What the worker with the least work did, as a share of all that workers did.
     least_share: float
@@ -124,7 +124,7 @@ def _measure_server(
         figures.append(
             Figure(
                 f"sends.{workers}.{kind}",
-                f"Sends, {kind if mentions else 'plain'}, {named}",
+                f"Sends, {kind}, {named}",
                 "/s",
                 rates,
                 Reference(
@@ -250,9 +250,9 @@ def _details(rounds: Sequence[_Round], *, batch: bool) -> dict[str, float | str]
     if batch:
         details["messages a batch"] = of("batch")
     if processes.AVAILABLE:
-        details["µs/call of workers"] = of("workers_us")
-        details["Postgres"] = of("postgres_us")
-        details["senders"] = of("senders_us")
+        details["workers' µs/call"] = of("workers_us")
+        details["Postgres' µs/call"] = of("postgres_us")
+        details["senders' µs/call"] = of("senders_us")
         details["busy cores"] = of("busy_cores")
         details["least worker's share"] = of("least_share")
     return details

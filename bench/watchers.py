@@ -56,15 +56,20 @@ def measure(effort: Effort) -> list[Figure]:
         ):
             # One worker, and one round: memory that was once used is not given back.
             with Server.running(database) as server:
-                per_watcher, before, after = calls.run(_measure(server, agents, open_stream, sharing))
+                before, after = calls.run(_measure(server, agents, open_stream, sharing))
             figures.append(
                 Figure(
                     f"watchers.{name}",
                     f"Idle {what}",
                     "KiB",
-                    [per_watcher],
+                    [(after.proportional - before.proportional) / count / 1024],
                     bar=_BAR,
-                    details={"streams": count, "worker MiB before": before, "with all": after},
+                    details={
+                        "streams": count,
+                        "worker's MiB before": before.proportional / 2**20,
+                        "with all": after.proportional / 2**20,
+                        "KiB by resident size": (after.resident - before.resident) / count / 1024,
+                    },
                 )
             )
     return figures
@@ -72,8 +77,8 @@ def measure(effort: Effort) -> list[Figure]:
 
 async def _measure(
     server: Server, agents: Sequence[Agent], open_stream: _Open, sharing: int
-) -> tuple[float, float, float]:
-    """Returns KiB a stream, and the worker's MiB before and with all streams."""
+) -> tuple[processes.Memory, processes.Memory]:
+    """Returns the worker's memory before and with all streams."""
     worker = server.worker_pids[0]
     async with AsyncExitStack() as stack:
         async with calls.connected(server) as channel:
@@ -105,7 +110,7 @@ async def _measure(
             if stream.done():
                 raise MeasurementError(f"a stream ended with {await stream.code()}")
             stream.cancel()
-    return (after - before) / len(agents) / 1024, before / 2**20, after / 2**20
+    return before, after
 
 
 async def _for_each(items: Sequence[Any], work: Callable[[Any], Awaitable[object]]) -> None:
@@ -114,12 +119,12 @@ async def _for_each(items: Sequence[Any], work: Callable[[Any], Awaitable[object
         await asyncio.gather(*(work(item) for item in items[start : start + _OPENING]))
 
 
-async def _settled_memory(worker: int) -> int:
+async def _settled_memory(worker: int) -> processes.Memory:
     await asyncio.sleep(_SETTLE)
     memory = processes.memory(worker)
     if memory is None:
         raise MeasurementError("the worker's memory cannot be read")
-    return memory.proportional
+    return memory
 
 
 def _watch_mentions(channel: grpc.aio.Channel, agent: Agent) -> Any:
