@@ -68,15 +68,20 @@ venv: .venv/.installed ## Make .venv, or bring it up to date
 
 # --- Running ------------------------------------------------------------------------------------
 
-.PHONY: up demo bench
+.PHONY: up demo bench bench-docs
 up: .venv/.installed ## Run a board here: server and embedded Postgres (ARGS="--help")
 	@.venv/bin/agentchat up $(ARGS)
 
 demo: .venv/.installed ## Watch two agents hand each other work (ARGS=…)
 	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
 
-bench: .venv/.installed ## Measure start-up against Postgres itself (ARGS=…)
-	@$(VENV_PYTHON) bench/run.py $(ARGS)
+bench: .venv/.installed ## Measure against Postgres itself (ARGS="--only sends,delivery --quick")
+	@$(VENV_PYTHON) -m bench.run $(ARGS)
+
+bench-docs: .venv/.installed ## Put the newest results of bench into docs/performance.md
+	@$(PIP) install --constraint constraints.txt --editable '.[bench]'
+	@$(VENV_PYTHON) -m bench.document
+	@$(VENV_PYTHON) -m bench.plot
 
 # --- Tests --------------------------------------------------------------------------------------
 

@@ -1,127 +1,131 @@
-"""Measures how long people wait for AgentChat to start: `make bench`.
+"""The front of the benchmark: `make bench`, `make bench ARGS="--only sends,delivery --quick"`.
 
-Each figure is a ratio to something measured in the same run, alternating, on the same machine:
-
-- `agentchat up` on an existing data folder, from its start to the answer of a first call, beside
-  starting the same Postgres alone (`pg_ctl -w start`);
-- `agentchat whoami` beside `python -c "import grpc.aio"`.
-
-Medians of `--rounds` rounds. The board is its own, in a temporary folder.
+Prints each subject's figures as soon as they are there. A full run, of all subjects at full length, also
+leaves its results in `bench/results/`. A bar that is missed is reported, and is no failure. A subject that
+fails, because something was answered but not written for instance, has no figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
-from agentchat_db.account import Account
-from agentchat_db.cluster import find_bin_dir
+from bench import delivery, files, machine, reads, sends, startup, watchers
+from bench.board import SETTINGS_NOTE
+from bench.failures import SubjectSkipped
+from bench.report import WIDTH, Effort, Figure, Results, table
 
-CLI = [sys.executable, "-m", "agentchat_cli"]
-PATIENCE = 60.0
+RESULTS = Path(__file__).parent / "results"
+
+SUBJECTS: dict[str, Callable[[Effort], list[Figure]]] = {
+    "sends": sends.measure,
+    "delivery": delivery.measure,
+    "reads": reads.measure,
+    "watchers": watchers.measure,
+    "files": files.measure,
+    "startup": startup.measure,
+}
+
+_ROUNDS, _SECONDS = 5, 8.0
+_QUICK_ROUNDS, _QUICK_SECONDS = 2, 2.0
 
 
-def main() -> int:
-    """Measures and prints a table; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Measures how long AgentChat takes to start.")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is measured (default: 7)")
-    rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory(prefix="agentchat-bench-") as folder:
-        home = Path(folder)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("AGENTCHAT_")}
-        environment["HOME"] = str(home)
-        with running(environment):
-            whoami(environment)
-
-        alone, until_answer, call, imports = [], [], [], []
-        for _ in range(rounds):
-            alone.append(start_postgres_alone(home / ".agentchat" / "data" / "postgres"))
-            began = time.perf_counter()
-            with running(environment):
-                whoami(environment)
-                until_answer.append(time.perf_counter() - began)
-                call.append(seconds_of([*CLI, "whoami"], environment))
-                imports.append(seconds_of([sys.executable, "-c", "import grpc.aio"], environment))
-
-    def row(what: str, seconds: list[float], remark: str = "") -> None:
-        print(f"  {what:<45} {statistics.median(seconds):6.3f}  {remark}".rstrip())
-
-    ratio = statistics.median(call) / statistics.median(imports)
-    print(f"Medians of {rounds} rounds, in seconds.")
-    row("Postgres alone, started", alone)
-    row(
-        "agentchat up, until a first whoami answered",
-        until_answer,
-        f"limit {3 * statistics.median(alone) + 1:.3f}",
+def main(arguments: list[str] | None = None) -> int:
+    """Measures; returns the exit code: 0 also when bars were missed, 1 when a subject failed."""
+    # Ends in order, so that servers and folders do not stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    options = _parser().parse_args(arguments)
+    effort = Effort(
+        folder=options.folder,
+        rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS),
+        seconds=options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS),
+        quick=options.quick,
     )
-    row("import grpc.aio", imports)
-    row("agentchat whoami", call, f"{ratio:.2f} times, limit 4")
-    return 0
-
-
-@contextmanager
-def running(environment: dict[str, str]) -> Iterator[None]:
-    """Runs `agentchat up`; the block begins when it has said that it serves."""
-    process = subprocess.Popen(
-        [*CLI, "up", "--grpc-port", "0"], env=environment, stdout=subprocess.PIPE, text=True
+    described, versions = machine.describe_machine(effort.folder), machine.describe_versions()
+    _say(
+        f"{described['processor']}, {described['cores']} cores, {described['memory_gib']} GiB, "
+        f"{described['system']} {described['kernel']}, {described['file_system']}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
-    try:
-        if process.stdout is None:
-            raise AssertionError("stdout is a pipe")
-        while not re.search("Ctrl-C", line := process.stdout.readline()):
-            if not line:
-                raise SystemExit("agentchat up did not start; see above")
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=PATIENCE)
+    _say(f"It starts its own server: {SETTINGS_NOTE}. Medians of {effort.rounds} rounds.")
+    if effort.quick:
+        _say("A quick run: shorter, with smaller boards. Its figures say that it works, not how fast.")
+
+    figures: list[Figure] = []
+    skipped: dict[str, str] = {}
+    failed = False
+    for name in options.only:
+        began = time.monotonic()
+        try:
+            found = SUBJECTS[name](effort)
+        except SubjectSkipped as error:
+            skipped[name] = str(error)
+            print(f"\n{name}: skipped: {error}")
+            continue
+        except Exception as error:  # noqa: BLE001 - the other subjects, and what was measured, are worth having
+            failed, skipped[name] = True, f"failed: {error}"
+            print(f"\n{name}: failed", flush=True)
+            traceback.print_exc()
+            continue
+        figures += found
+        print(f"\n{name}, {time.monotonic() - began:.0f} s\n{table(found)}", flush=True)
+
+    results = Results(described, versions, SETTINGS_NOTE, effort.quick, figures, skipped)
+    complete = not effort.quick and not failed and options.only == list(SUBJECTS)
+    file: Path | None = options.json or (RESULTS / results.file_name if complete else None)
+    if file is not None:
+        results.write(file)
+        print(f"\nResults: {file}. To put them into the documentation: make bench-docs")
+    return 1 if failed else 0
 
 
-def whoami(environment: dict[str, str]) -> None:
-    """A first call."""
-    subprocess.run([*CLI, "whoami"], env=environment, stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="make bench",
+        description="Measures AgentChat beside Postgres itself. A full run takes some 20 minutes.",
+    )
+    parser.add_argument(
+        "--only",
+        type=_subjects,
+        default=list(SUBJECTS),
+        metavar="SUBJECTS",
+        help=f"what to measure, with commas between (default: {','.join(SUBJECTS)})",
+    )
+    parser.add_argument("--quick", action="store_true", help="short rounds and small boards")
+    parser.add_argument("--rounds", type=int, help=f"how often each is measured (default: {_ROUNDS})")
+    parser.add_argument("--seconds", type=float, help=f"how long each lasts (default: {_SECONDS:.0f})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=_data_folder(),
+        help="where the data goes, on the disk to measure (default: %(default)s)",
+    )
+    return parser
 
 
-def start_postgres_alone(cluster: Path) -> float:
-    """How long `pg_ctl -w start` takes on the cluster, in seconds; stops it again."""
-    account = Account.of(cluster)
-    pg_ctl = find_bin_dir() / "pg_ctl"
-    sockets = Path(tempfile.mkdtemp(prefix="agentchat-bench-socket-"))
-    account.give(sockets)
-    options = f"-c listen_addresses='' -k {sockets}"
-
-    def control(*arguments: str | Path) -> None:
-        done = account.start(
-            pg_ctl, "-D", cluster, "-w", *arguments, cluster=cluster, output=subprocess.DEVNULL
-        )
-        if done.wait(PATIENCE) != 0:
-            raise SystemExit(f"pg_ctl {arguments[-1]} failed")
-
-    try:
-        began = time.perf_counter()
-        control("-l", sockets / "log", "-o", options, "start")
-        took = time.perf_counter() - began
-        control("-m", "fast", "stop")
-        return took
-    finally:
-        shutil.rmtree(sockets)
+def _subjects(text: str) -> list[str]:
+    wanted = text.split(",")
+    if unknown := [name for name in wanted if name not in SUBJECTS]:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}; there are {', '.join(SUBJECTS)}")
+    return wanted
 
 
-def seconds_of(command: list[str], environment: dict[str, str]) -> float:
-    """How long a command takes."""
-    began = time.perf_counter()
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE)
-    return time.perf_counter() - began
+def _data_folder() -> Path:
+    """A folder for large files that is on a disk: /tmp is in memory on many systems."""
+    lasting = Path("/var/tmp")  # noqa: S108 - folders in it are made private, with names of their own
+    return lasting if lasting.is_dir() else Path(tempfile.gettempdir())
+
+
+def _say(text: str) -> None:
+    print(textwrap.fill(text, WIDTH))
 
 
 if __name__ == "__main__":

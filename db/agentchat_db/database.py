@@ -10,6 +10,7 @@ The driver's errors end here: what leaves this module is one of `agentchat_db.ex
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -181,7 +182,13 @@ class Database:
             try:
                 with translated_errors():
                     async with self._pool.connection() as connection:
-                        return await _run(connection, statements, as_agent)
+                        try:
+                            return await _run(connection, statements, as_agent)
+                        except asyncio.CancelledError:
+                            # It may be left in pipeline mode, where the next caller gets no rows, or
+                            # another's: the pool makes a new one.
+                            await connection.close()
+                            raise
             except DatabaseUnavailable as error:
                 if not (error.connection_lost and idempotent) or attempt == self._attempts - 1:
                     raise

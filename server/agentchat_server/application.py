@@ -8,6 +8,7 @@ connections close.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,7 +17,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from agentchat_db.database import Database
+from agentchat_db.database import Database, Row
 from agentchat_proto.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
@@ -47,6 +48,7 @@ from agentchat_server.interceptors.errors import ErrorInterceptor
 from agentchat_server.interceptors.logging import LoggingInterceptor
 from agentchat_server.listening import listen, server_options
 from agentchat_server.metrics import Snapshot, WorkerMetrics
+from agentchat_server.posting import log_event
 from agentchat_server.rate_limits import RateLimits, writing_methods
 from agentchat_server.services.admin import AdminService
 from agentchat_server.services.agents import AgentService
@@ -60,7 +62,7 @@ from agentchat_server.settings import ServerSettings
 from agentchat_server.streams import StreamRegistry
 from agentchat_server.uploads import Uploader
 from agentchat_server.watching import Watcher
-from agentchat_server.writer import MessageWriter
+from agentchat_server.writer import MessageWriter, Post
 
 if TYPE_CHECKING:
     from agentchat_server.tracing import Tracing
@@ -114,7 +116,13 @@ class Application:
             on_claims_changed=self._claims_changed,
         )
         self._claim_timer = ClaimTimer(self._database, self._hub, poll_interval=settings.hub_poll_interval)
-        self._writer = MessageWriter(self._database, settings, metrics=self._metrics, tracing=tracing)
+        self._writer = MessageWriter(
+            self._database,
+            settings,
+            on_written=self._written,
+            metrics=self._metrics,
+            tracing=tracing,
+        )
         self._files = open_file_store(settings.files_url) if settings.files_url else None
         self._uploader: Uploader | None = None
         self._sweeper: FileSweeper | None = None
@@ -204,6 +212,11 @@ class Application:
     def _identities_changed(self) -> None:
         self._authenticator.forget()
         self._streams.check_soon()
+
+    def _written(self, posts: Sequence[Post], rows: Sequence[Row]) -> None:
+        self._hub.append(
+            log_event(post, row) for post, row in zip(posts, rows, strict=True) if row.outcome == "SENT"
+        )
 
     def _claims_changed(self, notification: str) -> None:
         self._claim_timer.hear(notification)

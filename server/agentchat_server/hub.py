@@ -4,6 +4,8 @@ A connection LISTENs. A notification only says that the log has grown; the hub t
 and hands them to the subscriptions they concern. The table is the truth: a slow poll covers a notification
 that was lost, and after a lost connection the hub reads on from where it was.
 
+What this worker wrote itself is not read again: `append` offers it, where it follows what came before.
+
 Each stream has a `Subscription`, which holds what it has not taken yet. A ring of recent events spares
 reconnecting streams the table.
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from uuid import UUID
 
 import structlog
@@ -122,6 +124,21 @@ class LogHub:
             return None
         first = self._ring[0].seq
         return [self._ring[seq - first] for seq in range(after + 1, through + 1)]
+
+    def append(self, events: Iterable[LogEvent | None]) -> None:
+        """Offers messages that this worker has just written, as far as they follow what was offered before.
+
+        So its own streams need not wait for the notification and a look at the table. What comes behind a
+        message of another worker, and all when nobody follows, is left to those. None stands for a
+        message that only the table can tell of.
+        """
+        if not self._is_followed():
+            return
+        for event in events:
+            if event is None or event.seq > self.head + 1:
+                return
+            if event.seq == self.head + 1:
+                self._offer(event)
 
     def cursor(self, seq: int) -> str:
         """The cursor behind a message of this log."""
@@ -268,9 +285,11 @@ class LogHub:
             for row in mention_rows:
                 mentioned.setdefault(row.seq, {})[row.agent_id] = str(row.mention_id)
             for row in rows:
-                self._offer(
-                    LogEvent(row.seq, row.channel_id, conversion.message(row), mentioned.get(row.seq, {}))
-                )
+                # What this worker wrote meanwhile has been offered.
+                if row.seq > self.head:
+                    self._offer(
+                        LogEvent(row.seq, row.channel_id, conversion.message(row), mentioned.get(row.seq, {}))
+                    )
 
     def _offer(self, event: LogEvent) -> None:
         self.head = event.seq

@@ -1,4 +1,7 @@
-"""Posting one message: through the writer, and from its outcome to the API's words."""
+"""Posting one message: through the writer, and from its outcome to the API's words.
+
+What was written also goes to the hub, as the event that the log shows of it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from uuid import UUID
 import grpc
 from google.protobuf.struct_pb2 import Struct
 
+from agentchat_db.database import Row
 from agentchat_proto.v1 import message_pb2, message_service_pb2
 from agentchat_server import conversion, fields
 from agentchat_server.identity import Caller
 from agentchat_server.refusals import Refusal
+from agentchat_server.subscription import LogEvent
 from agentchat_server.writer import MessageWriter, Post
 
 # As send_batch has it.
@@ -46,45 +51,60 @@ async def post_message(
         Refusal: with the reasons that SendMessage and SendDirectMessage list.
     """
     post = Post(
-        key_hash=caller.key_hash,
-        author=caller.agent_id,
+        caller=caller,
         channel=channel,
         content=content,
-        metadata=None if metadata is None else fields.metadata(metadata),
+        metadata=metadata,
+        encoded_metadata=None if metadata is None else fields.metadata(metadata),
         parent=parent,
         request_id=request_id,
         target=target,
     )
     row = await writer.write(post)
     if row.outcome not in ("SENT", "REPLAYED"):
-        raise _refusal(row.outcome, post, caller)
-    message = message_pb2.Message(
-        id=str(row.message_id),
-        seq=row.seq,
-        ordinal=row.ordinal,
-        channel_id=str(row.channel_id),
-        channel_name=channel,
-        author_agent_id=str(caller.agent_id),
-        author_name=caller.name,
-        author_kind=caller.kind,
-        content=content,
-        metadata=metadata,
-        parent_message_id=None if parent is None else str(parent),
-        hops=row.hops,
-        created_at=conversion.timestamp(row.created_at),
-    )
+        raise _refusal(row.outcome, post)
     return Posted(
-        message=message,
+        message=_message(post, row),
         mentioned=conversion.mentioned_agents(row.mentions),
         unknown_mentions=conversion.unknown_mentions(row.mentions),
         replayed=row.outcome == "REPLAYED",
     )
 
 
-def _refusal(outcome: str, post: Post, caller: Caller) -> Refusal:
+def log_event(post: Post, row: Row) -> LogEvent | None:
+    """What the log shows of a message that was sent.
+
+    None when only the table can tell: the message was in it before this attempt, with mentions of its own.
+    """
+    mentioned = row.mentions["mentioned"] if row.mentions else []
+    if any("mention_id" not in one for one in mentioned):
+        return None
+    mentions = {UUID(one["agent_id"]): str(one["mention_id"]) for one in mentioned}
+    return LogEvent(row.seq, row.channel_id, _message(post, row), mentions)
+
+
+def _message(post: Post, row: Row) -> message_pb2.Message:
+    return message_pb2.Message(
+        id=str(row.message_id),
+        seq=row.seq,
+        ordinal=row.ordinal,
+        channel_id=str(row.channel_id),
+        channel_name=post.channel,
+        author_agent_id=str(post.caller.agent_id),
+        author_name=post.caller.name,
+        author_kind=post.caller.kind,
+        content=post.content,
+        metadata=post.metadata,
+        parent_message_id=None if post.parent is None else str(post.parent),
+        hops=row.hops,
+        created_at=conversion.timestamp(row.created_at),
+    )
+
+
+def _refusal(outcome: str, post: Post) -> Refusal:
     match outcome:
         case "AGENT_DEACTIVATED":
-            return Refusal(outcome, agent=caller.name)
+            return Refusal(outcome, agent=post.caller.name)
         case "TARGET_DEACTIVATED":
             return Refusal(
                 "AGENT_DEACTIVATED",

@@ -20,16 +20,18 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
+from google.protobuf.struct_pb2 import Struct
 
 from agentchat_db import queries
 from agentchat_db.database import Connection, Database, Row, translated_errors
 from agentchat_db.exceptions import DatabaseDefect, DatabaseTimeout, DatabaseUnavailable
+from agentchat_server.identity import Caller
 from agentchat_server.metrics import WorkerMetrics
 from agentchat_server.refusals import Refusal
 from agentchat_server.settings import ServerSettings
@@ -57,12 +59,12 @@ def new_uuid() -> UUID:
 class Post:
     """A message to write."""
 
-    key_hash: bytes
-    author: UUID
+    caller: Caller
     channel: str
     content: str
-    # JSON object.
-    metadata: str | None = None
+    metadata: Struct | None = None
+    # The metadata as a JSON object.
+    encoded_metadata: str | None = None
     parent: UUID | None = None
     request_id: UUID | None = None
     # The agent that must exist and be active: a direct message.
@@ -75,7 +77,7 @@ class Post:
     @property
     def size(self) -> int:
         """What the message adds to a batch, roughly, in bytes."""
-        return 300 + len(self.content) + len(self.metadata or "")
+        return 300 + len(self.content) + len(self.encoded_metadata or "")
 
 
 class MessageWriter:
@@ -86,10 +88,13 @@ class MessageWriter:
         database: Database,
         settings: ServerSettings,
         *,
+        on_written: Callable[[Sequence[Post], Sequence[Row]], None],
         metrics: WorkerMetrics | None = None,
         tracing: Tracing | None = None,
     ) -> None:
+        """`on_written` is told of each batch that is committed, and of what became of its messages."""
         self._database = database
+        self._on_written = on_written
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing
@@ -236,6 +241,10 @@ class MessageWriter:
             for post, row in zip(batch, rows, strict=True):
                 if not post.outcome.done():
                     post.outcome.set_result(row)
+            try:
+                self._on_written(batch, rows)
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("could not hand a batch on", rows=len(batch))
 
     async def _send_until_known(self, connection: _KeptConnection, batch: Sequence[Post]) -> list[Row]:
         deadline = time.monotonic() + self._settings.write_patience
@@ -279,11 +288,11 @@ class _KeptConnection:
 def _parameters(batch: Sequence[Post]) -> dict[str, list[Any]]:
     return {
         "ids": [post.id for post in batch],
-        "key_hashes": [post.key_hash for post in batch],
-        "authors": [post.author for post in batch],
+        "key_hashes": [post.caller.key_hash for post in batch],
+        "authors": [post.caller.agent_id for post in batch],
         "channels": [post.channel for post in batch],
         "contents": [post.content for post in batch],
-        "metadata": [post.metadata for post in batch],
+        "metadata": [post.encoded_metadata for post in batch],
         "parents": [post.parent for post in batch],
         "request_ids": [post.request_id for post in batch],
         "targets": [post.target for post in batch],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
+from agentchat_db.database import Database, Statement
 from agentchat_proto.v1 import (
     admin_service_pb2,
     agent_service_pb2,
@@ -175,6 +177,33 @@ async def test_a_full_queue_refuses_with_a_delay_and_loses_nothing(database_url:
             assert failure.retry is not None
             assert failure.retry.retry_delay.ToMilliseconds() > 0
         assert len((await ada.read("general", page_size=200)).messages) == 50 - len(refused) > 0
+
+
+async def test_what_a_cancelled_call_had_asked_is_not_answered_to_the_next(database_url: str) -> None:
+    database = Database(database_url, pool_size=1)
+    await database.open()
+    nobody = uuid.uuid4()
+    try:
+        for steps in range(20):
+            # After a pause the driver lets other tasks run at more places, where it can be cancelled.
+            await asyncio.sleep(0.02)
+            left = asyncio.create_task(
+                database.run(
+                    Statement("select 'left behind' as answer from pg_sleep(0.001)"),
+                    Statement("select 'left behind' as answer where false"),
+                    as_agent=nobody,
+                )
+            )
+            # Wherever it has come to: each step of the event loop is one await further.
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+            for asked in (steps, -steps):
+                row = await database.fetch_row(Statement("select %(asked)s as answer", {"asked": asked}))
+                assert row.answer == asked
+    finally:
+        await database.close()
 
 
 async def test_a_database_that_does_not_answer_is_a_deadline_exceeded(

@@ -102,7 +102,8 @@ returns table (
     hops integer,
     created_at timestamptz,
     -- Null when the content names nobody, else
-    -- {"mentioned": [{"agent_id": "…", "name": "…"}, …], "unknown": ["…", …]}, both in text order.
+    -- {"mentioned": [{"agent_id": "…", "name": "…", "mention_id": "…"}, …], "unknown": ["…", …]}, both in text
+    -- order. mention_id is there only when this call made the mention.
     mentions jsonb
 )
 language plpgsql volatile security definer
@@ -126,6 +127,8 @@ declare
     v_new_ids uuid[];
     v_names_anybody constant boolean := exists (select from unnest(p_contents) as t where strpos(t, '@') > 0);
     v_agents uuid[];
+    v_new_mentions uuid[];
+    v_mention_ids uuid[] := '{}';
     v_mentioned_agents uuid[] := '{}';
     v_mentioning_ids uuid[] := '{}';
     v_mentions jsonb[] := array_fill(null::jsonb, array[cardinality(p_ids)]);
@@ -211,29 +214,35 @@ begin
 
     -- 5. Whom the messages name.
     if v_names_anybody then
-        for v_position, v_agents, v_json in
+        for v_position, v_agents, v_new_mentions, v_json in
             select
                 w.n,
-                array_agg(w.agent_id) filter (where w.mentioned),
+                array_agg(w.agent_id) filter (where w.mention_id is not null),
+                array_agg(w.mention_id) filter (where w.mention_id is not null),
                 jsonb_build_object(
                     'mentioned', coalesce(
-                        jsonb_agg(jsonb_build_object('agent_id', w.agent_id, 'name', w.agent_name) order by w.place)
-                            filter (where w.mentioned),
+                        jsonb_agg(
+                            jsonb_strip_nulls(jsonb_build_object(
+                                'agent_id', w.agent_id, 'name', w.agent_name, 'mention_id', w.mention_id))
+                            order by w.place) filter (where w.mentioned),
                         '[]'),
                     'unknown', coalesce(jsonb_agg(w.word order by w.place) filter (where not w.active), '[]'))
             from (
-                select f.*,
-                       f.active and f.agent_id <> p_authors[f.n]
-                           and f.place = min(f.place) over (partition by f.n, f.agent_id) as mentioned
-                from mentions_in(p_contents) f
+                select g.*, case when g.mentioned and v_outcomes[g.n] = 'SEND' then new_uuid() end as mention_id
+                from (
+                    select f.*,
+                           f.active and f.agent_id <> p_authors[f.n]
+                               and f.place = min(f.place) over (partition by f.n, f.agent_id) as mentioned
+                    from mentions_in(p_contents) f
+                ) g
             ) w
             group by w.n
         loop
             v_mentions[v_position] := v_json;
-            if v_outcomes[v_position] = 'SEND' then
+            if v_agents is not null then
+                v_mention_ids := v_mention_ids || v_new_mentions;
                 v_mentioned_agents := v_mentioned_agents || v_agents;
-                v_mentioning_ids := v_mentioning_ids
-                    || array_fill(p_ids[v_position], array[coalesce(cardinality(v_agents), 0)]);
+                v_mentioning_ids := v_mentioning_ids || array_fill(p_ids[v_position], array[cardinality(v_agents)]);
             end if;
         end loop;
     end if;
@@ -267,9 +276,9 @@ begin
     if v_count > 0 then
         -- 7. Mentions.
         if v_mentioned_agents <> '{}' then
-            insert into mentions (message_id, mentioned_agent_id, mentioning_agent_id, seq)
-            select m.id, u.agent_id, m.author_agent_id, m.seq
-            from unnest(v_mentioning_ids, v_mentioned_agents) as u (message_id, agent_id)
+            insert into mentions (id, message_id, mentioned_agent_id, mentioning_agent_id, seq)
+            select u.id, m.id, u.agent_id, m.author_agent_id, m.seq
+            from unnest(v_mention_ids, v_mentioning_ids, v_mentioned_agents) as u (id, message_id, agent_id)
             join messages m on m.id = u.message_id;
         end if;
 
