@@ -5,7 +5,7 @@
 A worker keeps plain numbers, since a call can afford some hundred nanoseconds for being counted, and all is
 counted in the one thread of the event loop. `WorkerMetrics.snapshot` has the form that travels: for each
 metric its label values and a vector of numbers, which add up over workers. The module `metrics_endpoint` is
-the other end; docs/decisions/0007-metrics.md says why it is so.
+the other end; docs/decisions/0009-metrics.md says why it is so.
 
 Without `--metrics-port` nothing of this exists, and calls pay for a comparison with None.
 """

@@ -31,7 +31,7 @@ def migrate(data_dir: Path | None, database_url: str | None) -> None:
     """Bring the schema up to date.
 
     Safe to run at any time, and by several at once: each migration is applied once, whole or not at all.
-    The database user must be able to create roles, or the roles agentchat_owner and agentchat_app exist.
+    The database user is a superuser, or a member of the roles agentchat_owner and agentchat_app.
     """
     from agentchat_db import migrations
 
