@@ -208,8 +208,9 @@ async def test_a_download_takes_the_place_of_files_only_and_when_it_may(
     for target in (tmp_path, dangling, pipe, "/dev/null"):
         with pytest.raises(InvalidArgumentError, match="no regular file"):
             await ann.download_file(file.path, target)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as missing:
         await ann.download_file(file.path, tmp_path / "nowhere" / "x")
+    assert missing.value.filename == str(tmp_path / "nowhere" / "x")
     assert pipe.is_fifo()
     assert await ann.download_file(file.path, there) == file
     assert there.read_bytes() == b"new"

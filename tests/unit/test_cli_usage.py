@@ -173,7 +173,7 @@ def test_completion_knows_commands_without_importing_them() -> None:
             1,
             "\\x1b[31mx\nsee which",
         ),
-        (PermissionError(13, "Permission denied", "/x"), 1, "error: [Errno 13] Permission denied: '/x'"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied"),
         (RuntimeError("odd"), 1, "error: unexpected RuntimeError: odd\nset AGENTCHAT_DEBUG=1"),
         (click.FileError("x", "gone"), 1, "error: "),
     ],

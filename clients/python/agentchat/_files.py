@@ -82,7 +82,11 @@ class Target:
         else:
             self._check_place(self._path)
             partial = self._path.with_name(f".agentchat-{secrets.token_hex(8)}.part")
-            self._stream = partial.open("xb")
+            try:
+                self._stream = partial.open("xb")
+            except OSError as error:
+                # The caller knows the file by the name that it shall get.
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
             self._partial = partial
 
     def write(self, chunk: bytes) -> int:

@@ -63,7 +63,9 @@ def describe_failure(error: Exception) -> tuple[str, str | None]:
     if isinstance(error, ModuleNotFoundError) and (explanation := missing_extra(error)):
         return explanation, None
     if isinstance(error, OSError):
-        return str(error), None
+        # Without the number, which means something to programs only.
+        known = error.strerror is not None and error.filename is not None
+        return f"{error.filename}: {error.strerror}" if known else str(error), None
     return (
         f"unexpected {type(error).__name__}: {error}",
         "set AGENTCHAT_DEBUG=1 to see where, and please report it",
