@@ -251,6 +251,8 @@ class LogHub:
             # Of a burst of batches, the first read may have covered them all.
             if not heard or announced > self.head:
                 return announced
+            if announced:
+                self.last_read_at = time.time()
 
     async def _read_new(self, connection: Connection, announced: int) -> None:
         """Reads and offers everything behind the head. `announced` is a head that is known, or 0."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from agentchat_server.keys import ADMIN_KEY, new_key
 from agentchat_server.metrics import DEFINITIONS
 from agentchat_server.metrics_endpoint import MetricsEndpoint
 from tests.board import DEADLINE, Agent, Board, Failure, Stubs
-from tests.serving import Server, serving
+from tests.serving import Server, eventually, serving
 
 Scrape = dict[str, dict[frozenset[tuple[str, str]], float]]
 SEND = "MessageService/SendMessage"
@@ -189,6 +190,27 @@ async def test_a_metrics_port_that_is_taken_is_refused_in_words(tmp_path: Path, 
 async def test_without_a_metrics_port_nothing_is_counted(board: Board) -> None:
     await board.agents("ada")
     assert board.application.snapshot() is None
+
+
+async def test_a_hub_that_has_its_workers_own_messages_already_counts_as_up_to_date(
+    database_url: str, owner_url: str
+) -> None:
+    # No poll comes to help.
+    async with Board.serve(database_url, owner_url, metrics_port=0, hub_poll_interval=600.0) as board:
+        (ada,) = await board.agents("ada")
+
+        def last_read_at() -> float:
+            snapshot = board.application.snapshot()
+            assert snapshot is not None
+            ((_, (moment,)),) = snapshot["agentchat_hub_last_read_timestamp_seconds"]
+            return moment
+
+        async with ada.watch_messages() as stream:
+            await stream.until_live()
+            for number in range(10):
+                before = time.time()
+                await ada.send("general", f"message {number}")
+                await eventually(lambda before=before: last_read_at() >= before)  # type: ignore[misc]
 
 
 async def test_half_a_line_of_a_killed_worker_is_passed_over() -> None:
