@@ -62,9 +62,9 @@ def wrap(text: str, width: int) -> list[str]:
                 break
             space = head.rfind(" ")
             # Not within the indentation, which would give an empty line.
-            if line[len(head)] != " " and head[: space + 1].strip():
+            if line[len(head)] != " " and head[: space + 1].strip(" "):
                 head = head[:space]
-            lines.append(head.rstrip())
+            lines.append(head.rstrip(" "))
             line = line[len(head) :].lstrip(" ")
         lines.append(line)
     return lines
