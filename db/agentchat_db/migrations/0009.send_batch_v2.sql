@@ -292,7 +292,8 @@ begin
         where c.id = t.channel_id;
 
         -- 9. Posting joins, with nothing older unread, and whoever was caught up stays caught up: its
-        --    own messages that directly follow what it has read are read.
+        --    own messages that directly follow what it has read are read. Locked first, so that the statement
+        --    after it sees what others have just marked read.
         perform from channel_memberships p
         where (p.agent_id, p.channel_id) in (
             select m.author_agent_id, m.channel_id from messages m where m.id = any (v_new_ids))
