@@ -208,6 +208,13 @@ class MessageWriter:
                         "DATABASE_TIMEOUT" if isinstance(error, DatabaseTimeout) else "DATABASE_UNAVAILABLE"
                     )
                     raise Refusal(reason) from error
+                _log.warning(
+                    "batch is sent again",
+                    message_id=str(batch[0].id),
+                    rows=len(batch),
+                    retry_in=delay,
+                    error=str(error),
+                )
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 0.5)
 

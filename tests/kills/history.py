@@ -99,6 +99,8 @@ class Watch:
     follows: Literal["messages", "mentions"]
     # seq behind which it started. Mentions start with the oldest unread one.
     after: int = 0
+    # seq up to which it followed. None: to the end.
+    through: int | None = None
     # None: all.
     channel: str | None = None
     connections: int = 0

@@ -39,6 +39,17 @@ def reply_request_id(mention_id: str) -> str:
     return str(uuid5(_REPLIES, mention_id))
 
 
+def missed(watch: Watch, stored: Stored) -> list[int]:
+    """What a watcher has to receive and has not received, by seq.
+
+    What another process has dealt with, a watcher of mentions that connects later is not bothered with.
+    """
+    received = {event.seq for event in watch.events}
+    read = {mention.seq for mention in stored.mentions if mention.agent == watch.agent and mention.read}
+    optional = read if watch.follows == "mentions" else set()
+    return [seq for seq in _expected(watch, stored) if seq not in received and seq not in optional]
+
+
 def _check_log(stored: Stored) -> Iterator[str]:
     """One order for everything, without gaps, in the log and in each channel."""
     messages = stored.messages
@@ -207,6 +218,8 @@ def _check_watches(history: History, stored: Stored) -> Iterator[str]:
             message = by_seq.get(event.seq)
             if message is None or (message.id, message.content) != (event.message_id, event.content):
                 yield f"{watch.name} received a seq {event.seq} that is not what is stored"
+        if missing := missed(watch, stored):
+            yield f"{watch.name} missed {len(missing)} events, the first is seq {missing[0]}"
         if watch.follows == "messages":
             yield from _check_message_watch(watch, stored)
         else:
@@ -218,43 +231,41 @@ def _check_watches(history: History, stored: Stored) -> Iterator[str]:
 
 def _check_message_watch(watch: Watch, stored: Stored) -> Iterator[str]:
     """Every message behind its start, each once, in order."""
-    expected = [
-        message.seq
-        for message in stored.messages
-        if message.seq > watch.after and watch.channel in (None, message.channel)
-    ]
-    yield from _compare_order(watch, [event.seq for event in watch.events], expected, frozenset(expected))
+    yield from _compare_order(watch, [event.seq for event in watch.events], _expected(watch, stored))
 
 
 def _check_mention_watch(watch: Watch, stored: Stored, *, claims: bool) -> Iterator[str]:
     """Every mention, each once, in order; where claims end, it may come again, marked so."""
-    own = [mention for mention in stored.mentions if mention.agent == watch.agent]
-    # What another process has dealt with meanwhile, a watcher that connects is not bothered with.
-    wanted = frozenset(mention.seq for mention in own if not mention.read)
-    again = {event.seq for event in watch.events if event.redelivered}
+    again = sorted(event.seq for event in watch.events if event.redelivered)
     if again and not claims:
-        yield f"{watch.name} received {sorted(again)} again, and nobody claims there"
-    yield from _compare_order(
-        watch,
-        [event.seq for event in watch.events if not event.redelivered],
-        [mention.seq for mention in own],
-        wanted - again,
-    )
+        yield f"{watch.name} received {again} again, and nobody claims there"
+    own = _expected(watch, stored)
+    if strange := sorted(set(again).difference(own)):
+        yield f"{watch.name} received {strange}, which were not for it"
+    yield from _compare_order(watch, [event.seq for event in watch.events if not event.redelivered], own)
 
 
-def _compare_order(
-    watch: Watch, received: list[int], expected: list[int], wanted: frozenset[int]
-) -> Iterator[str]:
-    """Compares what came with what may come, of which the `wanted` must."""
+def _compare_order(watch: Watch, received: list[int], expected: list[int]) -> Iterator[str]:
     for seq in _repeated(received):
         yield f"{watch.name} received seq {seq} twice"
-    if missing := sorted(wanted.difference(received)):
-        yield f"{watch.name} missed {len(missing)} events, the first is seq {missing[0]}"
     if strange := sorted(set(received).difference(expected)):
         yield f"{watch.name} received {strange}, which were not for it"
     for earlier, later in pairwise(received):
         if earlier > later:
             yield f"{watch.name} received seq {later} behind {earlier}"
+
+
+def _expected(watch: Watch, stored: Stored) -> list[int]:
+    """What is for a watcher, read or not."""
+    if watch.follows == "mentions":
+        return [mention.seq for mention in stored.mentions if mention.agent == watch.agent]
+    return [
+        message.seq
+        for message in stored.messages
+        if message.seq > watch.after
+        and (watch.through is None or message.seq <= watch.through)
+        and watch.channel in (None, message.channel)
+    ]
 
 
 def _compare(what: str, answers: list[Answer], found: StoredMessage) -> Iterator[str]:

@@ -128,9 +128,10 @@ def played() -> Played:
 
     board.watched(Watch("all", "carol", "messages", after=1), [2, 3, 4, 5, 6, 7])
     board.watched(Watch("some", "carol", "messages", channel="general"), [1, 2, 4, 5, 7])
+    board.watched(Watch("resumed", "carol", "messages", after=2, through=5), [3, 4, 5])
     board.watched(Watch("inbox", "eve", "mentions"), [2])
     board.watched(Watch("work", "worker", "mentions"), [3])
-    work = board.history.watches[3]
+    work = board.history.watches[4]
     work.events.append(replace(work.events[0], redelivered=True))
     # Connected later, when the mention had been dealt with.
     board.watched(Watch("more work", "worker", "mentions"), [])
@@ -214,6 +215,11 @@ def _cut_file(board: Played) -> None:
 def _row_without_announcement(board: Played) -> None:
     board.history.uploads[0].answers.clear()
     _drop(board, 7)
+
+
+def _other_announcement(board: Played) -> None:
+    answers = board.history.uploads[0].answers
+    answers.append(replace(answers[0], announcement=Answer("message-8", 8, 1, _START)))
 
 
 def _old_orphan(board: Played) -> None:
@@ -343,15 +349,15 @@ _DOCTORED: dict[str, tuple[Callable[[Played], object], str]] = {
         "all received events of a connection that was gone",
     ),
     "a mention did not come": (
-        lambda board: board.history.watches[2].events.clear(),
+        lambda board: board.history.watches[3].events.clear(),
         "inbox missed 1 events, the first is seq 2",
     ),
     "a mention came twice": (
-        lambda board: board.history.watches[3].events.append(board.history.watches[3].events[0]),
+        lambda board: board.history.watches[4].events.append(board.history.watches[4].events[0]),
         "work received seq 3 twice",
     ),
     "a mention came again where nobody claims": (
-        lambda board: _event(board, 2, 0, redelivered=True),
+        lambda board: _event(board, 3, 0, redelivered=True),
         "inbox received [2] again, and nobody claims there",
     ),
     "a reply is lost": (
@@ -371,6 +377,22 @@ _DOCTORED: dict[str, tuple[Callable[[Played], object], str]] = {
     "a reply that its mention does not know": (
         lambda board: _mention(board, 1, reply_message_id="message-1"),
         "mention mention-3-worker is marked read without its reply",
+    ),
+    "a repeat was answered with another reply": (
+        lambda board: board.history.completions[0].answers.append(Answer("message-6", 8, 1, _START)),
+        "the reply to mention mention-3-worker was acknowledged as Answer(message_id='message-6', seq=8",
+    ),
+    "an announcement was acknowledged that is not stored": (
+        _other_announcement,
+        "the file request-9 of ada was acknowledged as Answer(message_id='message-8', seq=8",
+    ),
+    "a mention of another agent came again": (
+        lambda board: _event(board, 4, 1, seq=2, message_id="message-2", content="two for @eve"),
+        "work received [2], which were not for it",
+    ),
+    "whoever resumed has missed the end": (
+        lambda board: board.watched(Watch("late", "carol", "messages", after=5, through=7), [6]),
+        "late missed 1 events, the first is seq 7",
     ),
     "a reply under another request id": (
         lambda board: _message(board, 6, request_id="request-5"),
