@@ -44,6 +44,13 @@ _UNLIMITED = {
 # States of a socket, as /proc/net/tcp has them.
 _ESTABLISHED, _LISTENING = "01", "0A"
 
+# The connections that have committed and not yet said so.
+_COMMITTED = """
+    select pid, strpos(query, 'send_batch') > 0
+    from pg_stat_activity
+    where wait_event = 'SyncRep'
+"""
+
 
 class Service:
     """A running board. Made by `start`; `stop` it, whatever happened."""
@@ -198,24 +205,20 @@ class Service:
         """
         await self._set_standby("'nobody'")
         try:
-            pid = await self._until_found("send_batch")
-            os.kill(pid, signal.SIGKILL)
-            return pid
+            async with await psycopg.AsyncConnection.connect(self.owner_url, autocommit=True) as owner:
+                deadline = time.monotonic() + PATIENCE
+                while time.monotonic() < deadline:
+                    cursor = await owner.execute(_COMMITTED)
+                    for pid, is_batch in await cursor.fetchall():
+                        if is_batch:
+                            os.kill(pid, signal.SIGKILL)
+                            return int(pid)
+                        # It may hold a lock that a batch is waiting for. Its commit goes through with that.
+                        await owner.execute("select pg_cancel_backend(%s)", (pid,))
+                    await asyncio.sleep(0.01)
+            raise AssertionError(f"no batch commits\n{self.log_tail()}")
         finally:
             await self._set_standby("default")
-
-    async def _until_found(self, statement: str) -> int:
-        async with await psycopg.AsyncConnection.connect(self.owner_url, autocommit=True) as owner:
-            deadline = time.monotonic() + PATIENCE
-            while time.monotonic() < deadline:
-                cursor = await owner.execute(
-                    "select pid from pg_stat_activity where wait_event = 'SyncRep' and strpos(query, %s) > 0",
-                    (statement,),
-                )
-                if (found := await cursor.fetchone()) is not None:
-                    return int(found[0])
-                await asyncio.sleep(0.01)
-        raise AssertionError(f"no {statement} commits\n{self.log_tail()}")
 
     async def _set_standby(self, name: str) -> None:
         deadline = time.monotonic() + PATIENCE
