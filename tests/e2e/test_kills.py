@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -35,11 +36,13 @@ async def _play_round(service: Service, load: Load, target: str, dice: random.Ra
     """Lets everybody work, kills, waits until they work again and then rest."""
     load.gate.open()
     # The moment of the kill is what is random here; nothing is waited for.
-    await asyncio.sleep(dice.uniform(0.2, 1.5))
-    await service.kill(target, dice)
-    back_after = await load.probe()
+    await asyncio.sleep(dice.uniform(0.2, 2.5))
+    killed_at = time.monotonic()
+    killed = await service.kill(target, dice)
+    await service.wait_until_replaced(killed)
+    await load.probe()
+    back_after = time.monotonic() - killed_at
     await asyncio.sleep(dice.uniform(0.0, 0.5))
-    await service.wait_for_workers()
     await load.gate.close(2 * PATIENCE)
     await load.reach_every_worker()
     assert service.is_running, "agentchat up itself ended"

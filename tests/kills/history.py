@@ -24,10 +24,11 @@ class Answer:
 
 @dataclass
 class Post:
-    """A message that somebody tried to post, under a request id."""
+    """A message that somebody tried to post: once, or under a request id as often as it took."""
 
     author: str
-    request_id: str
+    # None: it was tried once. Then its content is its author's only one like it.
+    request_id: str | None
     channel: str
     content: str
     parent: str | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -76,12 +75,10 @@ class Load:
         ]
         return [each.run() for each in (*watchers, *workers, *writers)]
 
-    async def probe(self) -> float:
-        """Posts over a new connection until that is acknowledged; returns how many seconds it took."""
-        started_at = time.monotonic()
+    async def probe(self) -> None:
+        """Posts over a new connection until that is acknowledged."""
         async with self._fresh_agent() as prober:
             await self._probe(prober)
-        return time.monotonic() - started_at
 
     async def reach_every_worker(self) -> None:
         """Posts over new connections until every worker has accepted one and acknowledged. At rest only."""

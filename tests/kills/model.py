@@ -17,6 +17,7 @@ from tests.kills.stored import Stored, StoredFile, StoredMessage
 # As the contract of CompleteClaim has it.
 _REPLIES = UUID("2632cae7-8d83-4a50-8d51-15c5303386a5")
 
+# An author, and a request id or else a content.
 Request = tuple[str, str]
 
 
@@ -63,7 +64,7 @@ def _check_log(stored: Stored) -> Iterator[str]:
             yield f"created_at does not rise from seq {earlier.seq} to {later.seq}"
     for message_id in _repeated(message.id for message in messages):
         yield f"message {message_id} is stored twice"
-    for request in _repeated(_request(message) for message in messages if message.request_id):
+    for request in _repeated(map(_request, messages)):
         yield f"request {request} has posted twice"
     ordinals: dict[str, list[int]] = defaultdict(list)
     for message in messages:
@@ -84,7 +85,7 @@ def _check_posts(history: History, stored: Stored) -> Iterator[str]:
     known = {(upload.author, upload.request_id) for upload in history.uploads}
     known.update((each.agent, reply_request_id(each.mention_id)) for each in history.completions)
     for post in history.posts:
-        request = (post.author, post.request_id)
+        request = _request(post)
         found = by_request.get(request)
         if post.refusal is not None:
             if found is not None and found.content == post.content:
@@ -107,9 +108,7 @@ def _check_posts(history: History, stored: Stored) -> Iterator[str]:
 
 def _check_mentions(history: History, stored: Stored) -> Iterator[str]:
     """A message that is there mentions whom it names, each once; nothing else mentions anybody."""
-    expected = {
-        (post.author, post.request_id): post.mentions for post in history.posts if post.refusal is None
-    }
+    expected = {_request(post): post.mentions for post in history.posts if post.refusal is None}
     by_id = {message.id: message for message in stored.messages}
     mentioned: dict[str, list[str]] = defaultdict(list)
     for mention in stored.mentions:
@@ -275,13 +274,14 @@ def _compare(what: str, answers: list[Answer], found: StoredMessage) -> Iterator
             yield f"{what} was acknowledged as {answer} and is stored as {as_stored}"
 
 
-def _request(message: StoredMessage) -> Request:
-    return message.author, message.request_id or ""
+def _request(message: StoredMessage | Post) -> Request:
+    return message.author, message.request_id or message.content
 
 
 def _name(attempt: Post | Upload) -> str:
-    kind = "the file" if isinstance(attempt, Upload) else "the post"
-    return f"{kind} {attempt.request_id} of {attempt.author}"
+    if isinstance(attempt, Upload):
+        return f"the file {attempt.request_id} of {attempt.author}"
+    return f"the post {attempt.request_id or attempt.content!r} of {attempt.author}"
 
 
 def _repeated(values: Iterable[object]) -> list[object]:

@@ -20,11 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from agentchat.config import read_config
 from agentchat_db.cluster import find_left_over, read_postmaster
 from agentchat_db.embedded import EmbeddedPostgres
+from tests.commits import HeldCommits
 from tests.kills.stored import Stored
 
 WORKERS = 2
@@ -43,13 +42,6 @@ _UNLIMITED = {
 }
 # States of a socket, as /proc/net/tcp has them.
 _ESTABLISHED, _LISTENING = "01", "0A"
-
-# The connections that have committed and not yet said so.
-_COMMITTED = """
-    select pid, strpos(query, 'send_batch') > 0
-    from pg_stat_activity
-    where wait_event = 'SyncRep'
-"""
 
 
 class Service:
@@ -127,19 +119,27 @@ class Service:
             return dice.choice(found) if found else None
 
         if target == "committed backend":
-            return await self._kill_committed_backend()
-        pid: int = await self._until(choose, f"there is no {target} to kill")
+            async with HeldCommits(self.owner_url) as held:
+                pid = await held.batch()
+                os.kill(pid, signal.SIGKILL)
+            return pid
+        pid = int(await self._until(choose, f"there is no {target} to kill"))
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    async def wait_for_workers(self) -> None:
-        """Returns when all workers take connections."""
+    async def wait_until_replaced(self, killed: int) -> None:
+        """Returns when a process that was killed is gone, and Postgres and all workers take connections."""
 
-        def all_listen() -> bool:
-            workers = self.workers
-            return len(workers) == WORKERS and all(self._sockets(pid, _LISTENING) for pid in workers)
+        def whole() -> bool:
+            workers, postmaster = self.workers, self.postmaster
+            return (
+                postmaster is not None
+                and len(workers) == WORKERS
+                and all(self._sockets(pid, _LISTENING) for pid in workers)
+                and killed not in (postmaster, *workers, *self.backends)
+            )
 
-        await self._until(all_listen, "the workers did not come back")
+        await self._until(whole, f"nothing took the place of process {killed}")
 
     def connections(self, worker: int) -> frozenset[str]:
         """The connections of clients that a worker holds."""
@@ -196,43 +196,6 @@ class Service:
         assert self.is_running, f"agentchat up ended\n{self.log_tail()}"
         said = self._output.read_text()
         return re.search(r"gRPC +127\.0\.0\.1:(\d+)", said) if "Ctrl-C" in said else None
-
-    async def _kill_committed_backend(self) -> int:
-        """Kills the connection of a writer between its commit and its answer.
-
-        With a standby that does not exist to wait for, a commit waits when it is safe on disk and before
-        anybody hears of it: long enough to be found and killed there.
-        """
-        await self._set_standby("'nobody'")
-        try:
-            async with await psycopg.AsyncConnection.connect(self.owner_url, autocommit=True) as owner:
-                deadline = time.monotonic() + PATIENCE
-                while time.monotonic() < deadline:
-                    cursor = await owner.execute(_COMMITTED)
-                    for pid, is_batch in await cursor.fetchall():
-                        if is_batch:
-                            os.kill(pid, signal.SIGKILL)
-                            return int(pid)
-                        # It may hold a lock that a batch is waiting for. Its commit goes through with that.
-                        await owner.execute("select pg_cancel_backend(%s)", (pid,))
-                    await asyncio.sleep(0.01)
-            raise AssertionError(f"no batch commits\n{self.log_tail()}")
-        finally:
-            await self._set_standby("default")
-
-    async def _set_standby(self, name: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                async with await psycopg.AsyncConnection.connect(self.owner_url, autocommit=True) as owner:
-                    await owner.execute(f"alter system set synchronous_standby_names = {name}".encode())
-                    await owner.execute("select pg_reload_conf()")
-                    return
-            except psycopg.OperationalError:
-                # It is recovering from the kill.
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.05)
 
     def _sockets(self, pid: int, state: str) -> frozenset[str]:
         """The inodes of a process' sockets on the port of the board, in a state."""

@@ -77,6 +77,8 @@ class Poster(Protocol):
     """A way to post and to share files. Fails with `AgentChatError` or `Failure`."""
 
     name: str
+    # Whether a post may go without a request id. The SDK makes one up.
+    posts_once: bool
 
     async def post(self, post: Post) -> Answer:
         """Posts, or posts again what is there already."""
@@ -87,6 +89,8 @@ class Poster(Protocol):
 
 class SdkPoster:
     """Posts through the SDK, which tries again by itself."""
+
+    posts_once = False
 
     def __init__(self, client: AsyncAgentChatClient, name: str) -> None:
         self.client = client
@@ -119,6 +123,8 @@ class SdkPoster:
 class RawPoster:
     """Posts through the stubs, tries again with the same request id, and sometimes gives up."""
 
+    posts_once = True
+
     def __init__(self, agent: Agent, dice: random.Random, *, gives_up: bool = True) -> None:
         self.name = agent.name
         self._patiences = (0.0, _PATIENCE, _PATIENCE, _PATIENCE) if gives_up else (_PATIENCE,)
@@ -136,7 +142,7 @@ class RawPoster:
                 request_id=post.request_id,
             )
             response, repeated = await self._until_known(
-                lambda: messages.SendDirectMessage(direct, timeout=_CALL_PATIENCE)
+                lambda: messages.SendDirectMessage(direct, timeout=_CALL_PATIENCE), post.request_id
             )
         else:
             request = message_service_pb2.SendMessageRequest(
@@ -146,7 +152,7 @@ class RawPoster:
                 request_id=post.request_id,
             )
             response, repeated = await self._until_known(
-                lambda: messages.SendMessage(request, timeout=_CALL_PATIENCE)
+                lambda: messages.SendMessage(request, timeout=_CALL_PATIENCE), post.request_id
             )
         self.answers_lost += repeated and response.replayed and not post.answers
         return answer_of_wire(response.message)
@@ -161,14 +167,16 @@ class RawPoster:
                 size=upload.size,
                 sha256=upload.sha256,
                 request_id=upload.request_id,
-            )
+            ),
+            upload.request_id,
         )
         file = response.file
         return UploadAnswer(file.id, file.path, file.sha256, answer_of_wire(response.message))
 
-    async def _until_known(self, call: Callable[[], Awaitable[R]]) -> tuple[R, bool]:
+    async def _until_known(self, call: Callable[[], Awaitable[R]], request_id: str | None) -> tuple[R, bool]:
         """Calls until it is known what became of it, or patience is at its end; whether it was repeated."""
-        deadline = time.monotonic() + self._dice.choice(self._patiences)
+        patience = 0.0 if request_id is None else self._dice.choice(self._patiences)
+        deadline = time.monotonic() + patience
         repeated = False
         while True:
             try:
@@ -238,6 +246,8 @@ class Writer:
                 post.request_id, post.refusal = earlier.request_id, "request id used"
             case _:
                 pass
+        if self._poster.posts_once and post.refusal is None and self._dice.random() < 0.6:
+            post.request_id = None
         self._history.posts.append(post)
         await self._send(post)
 
@@ -255,8 +265,8 @@ class Writer:
                 self._history.surprises.append(f"{self._poster.name} posted: {error!r}")
         else:
             if post.refusal is not None:
-                self._history.surprises.append(f"{post.request_id} was acknowledged: {post.refusal}")
-            elif not post.answers:
+                self._history.surprises.append(f"{post.content!r} was acknowledged: {post.refusal}")
+            elif not post.answers and post.request_id is not None:
                 self._acknowledged.append(post)
             post.answers.append(answer)
 

@@ -26,7 +26,13 @@ class Played:
     stored: Stored = field(default_factory=Stored)
 
     def store(
-        self, author: str, request_id: str, content: str, *, channel: str = "general", **fields: str | int
+        self,
+        author: str,
+        request_id: str | None,
+        content: str,
+        *,
+        channel: str = "general",
+        **fields: str | int,
     ) -> Answer:
         """Stores a message, and returns how its author is answered."""
         seq = len(self.stored.messages) + 1
@@ -73,7 +79,7 @@ def played() -> Played:
         Post("ada", "request-1", "general", "one"),
         Post("bob", "request-2", "general", "two for @eve", mentions=frozenset({"eve"})),
         Post("ada", "request-3", "project-x", "three for @worker", mentions=frozenset({"worker"})),
-        Post("bob", "request-4", "general", "four", parent="message-1"),
+        Post("bob", None, "general", "four", parent="message-1"),
         Post("ada", "request-5", "general", "five, of unknown outcome, is there"),
         Post("ada", "request-6", "general", "six, of unknown outcome, is not there"),
         Post("bob", "request-7", "general", "seven", refusal="MESSAGE_NOT_FOUND"),
@@ -237,7 +243,7 @@ def _reused_id_changed_the_first(board: Played) -> None:
 _DOCTORED: dict[str, tuple[Callable[[Played], object], str]] = {
     "an acknowledged post is lost": (
         lambda board: _drop(board, 4),
-        "the post request-4 of bob was acknowledged and is lost",
+        "the post 'four' of bob was acknowledged and is lost",
     ),
     "a post is doubled under its request id": (
         lambda board: _double(board, "request-1"),
@@ -246,6 +252,10 @@ _DOCTORED: dict[str, tuple[Callable[[Played], object], str]] = {
     "a post is doubled under another request id": (
         lambda board: _double(board, None),
         "nobody posted what is stored as seq 8 of ada",
+    ),
+    "a post without a request id is doubled": (
+        lambda board: board.store("bob", None, "four", parent="message-1"),
+        "request ('bob', 'four') has posted twice",
     ),
     "a post of unknown outcome is doubled": (
         lambda board: _double(board, "request-5"),
@@ -281,19 +291,19 @@ _DOCTORED: dict[str, tuple[Callable[[Played], object], str]] = {
     ),
     "two messages have changed places": (
         _swap_messages,
-        "the post request-1 of ada was acknowledged as Answer(message_id='message-1', seq=1",
+        "the post 'request-1' of ada was acknowledged as Answer(message_id='message-1', seq=1",
     ),
     "a content has changed": (
-        lambda board: _message(board, 4, content="for"),
-        "the post request-4 of bob is stored with another channel, content or parent",
+        lambda board: _message(board, 2, content="to @eve"),
+        "the post 'request-2' of bob is stored with another channel, content or parent",
     ),
     "a parent has changed": (
         lambda board: _message(board, 4, parent=None),
-        "the post request-4 of bob is stored with another channel, content or parent",
+        "the post 'four' of bob is stored with another channel, content or parent",
     ),
     "a post of unknown outcome is there in part": (
         lambda board: _message(board, 5, content="five"),
-        "the post request-5 of ada is stored with another channel, content or parent",
+        "the post 'request-5' of ada is stored with another channel, content or parent",
     ),
     "a post has hops": (lambda board: _message(board, 1, hops=1), "is stored with hops"),
     "a repeat was answered with another message": (
@@ -302,7 +312,7 @@ _DOCTORED: dict[str, tuple[Callable[[Played], object], str]] = {
     ),
     "a time was acknowledged that is not stored": (
         lambda board: board.history.posts[0].answers.append(Answer("message-1", 1, 1, _START)),
-        "the post request-1 of ada was acknowledged as",
+        "the post 'request-1' of ada was acknowledged as",
     ),
     "a refused post is there": (_refused_and_stored, "was refused (MESSAGE_NOT_FOUND) and is stored"),
     "a reused request id has changed the first message": (
