@@ -30,8 +30,12 @@ WORKERS = 2
 PATIENCE = 60.0
 """Seconds after which whatever was waited for counts as failed."""
 
-TARGETS = ("worker", "backend", "committed backend", "postmaster")
-"""What `kill` kills. A committed backend has written a batch, and not yet said so to the worker."""
+TARGETS = ("worker", "backend", "committed backend", "postmaster", "starting postmaster")
+"""What `kill` kills.
+
+A committed backend has written a batch, and not yet said so to the worker. A starting postmaster takes the
+place of one that was killed, and is killed before it is done with that.
+"""
 
 _UNLIMITED = {
     "AGENTCHAT_AGENT_READ_LIMIT": "off",
@@ -123,6 +127,11 @@ class Service:
                 pid = await held.batch()
                 os.kill(pid, signal.SIGKILL)
             return pid
+        if target == "starting postmaster":
+            killed = await self.kill("postmaster", dice)
+            another = await self._until(lambda: self._other_postmaster(killed), "no Postgres was started")
+            os.kill(another, signal.SIGKILL)
+            return int(another)
         pid = int(await self._until(choose, f"there is no {target} to kill"))
         os.kill(pid, signal.SIGKILL)
         return pid
@@ -191,6 +200,11 @@ class Service:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+
+    def _other_postmaster(self, killed: int) -> int | None:
+        """A Postgres that was started in the place of one, whether it takes connections or not."""
+        found = find_left_over(self._cluster)
+        return None if found == killed else found
 
     def _greeting(self) -> re.Match[str] | None:
         assert self.is_running, f"agentchat up ended\n{self.log_tail()}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from agentchat import AgentChatError, AsyncAgentChatClient
 from agentchat.types import WatchedMention, WatchedMessage
-from tests.board import Agent, Failure
+from tests.board import DEADLINE, Agent, Failure
 from tests.kills.history import Event, History, Watch
 from tests.kills.writers import is_unknown
 
@@ -106,6 +106,9 @@ class RawWatcher:
                     self._history.surprises.append(f"{self._watch.name} watched: {failure!r}")
                     return
                 await asyncio.sleep(self._dice.uniform(0.05, 0.3))
+            except TimeoutError:
+                # Checkpoints come more often than that.
+                self._history.surprises.append(f"{self._watch.name} heard nothing for {DEADLINE:g} s")
 
     async def read_through(self, seq: int, cursor: str) -> None:
         """Receives what comes after a cursor, up to a seq that is in the log."""
