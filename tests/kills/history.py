@@ -118,3 +118,9 @@ class History:
     watches: list[Watch] = field(default_factory=list)
     # What no caller should ever be told, such as INTERNAL.
     surprises: list[str] = field(default_factory=list)
+
+    @property
+    def unknown(self) -> int:
+        """How many posts and uploads there are of which nobody knows what became."""
+        posts = sum(not post.answers and post.refusal is None for post in self.posts)
+        return posts + sum(not upload.answers for upload in self.uploads)

@@ -113,9 +113,12 @@ class RawWatcher:
     async def read_through(self, seq: int, cursor: str) -> None:
         """Receives what comes after a cursor, up to a seq that is in the log."""
         self._cursor = cursor
-        async with self._open() as stream:
-            while not self._watch.events or self._watch.events[-1].seq < seq:
-                self._receive(await stream.next())
+        try:
+            async with self._open() as stream:
+                while not self._watch.events or self._watch.events[-1].seq < seq:
+                    self._receive(await stream.next())
+        except (Failure, TimeoutError) as failure:
+            self._history.surprises.append(f"{self._watch.name} watched: {failure!r}")
 
     def _open(self) -> Any:
         self._watch.connections += 1
