@@ -249,6 +249,7 @@ class MessageWriter:
     async def _send_until_known(self, connection: _KeptConnection, batch: Sequence[Post]) -> list[Row]:
         deadline = time.monotonic() + self._settings.write_patience
         delay = 0.02
+        failed_before = False
         while True:
             try:
                 with translated_errors():
@@ -263,6 +264,15 @@ class MessageWriter:
                         "DATABASE_TIMEOUT" if isinstance(error, DatabaseTimeout) else "DATABASE_UNAVAILABLE"
                     )
                     raise Refusal(reason) from error
+                if not failed_before:
+                    _log.warning(
+                        "batch is sent again",
+                        message_id=str(batch[0].id),
+                        rows=len(batch),
+                        patience=self._settings.write_patience,
+                        error=str(error),
+                    )
+                    failed_before = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 0.5)
 

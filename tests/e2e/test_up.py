@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,7 +235,28 @@ def test_a_killed_worker_and_a_killed_postgres_are_started_again(home: Home, up:
     assert home.run("read", "general").stdout.count("after") == 2
 
 
+def test_a_postgres_that_is_killed_while_it_starts_again_is_started_once_more(home: Home, up: Up) -> None:
+    home.run("post", "general", "before")
+    (postgres,) = _children(up.process.pid, "bin/postgres")
+    for _ in range(3):
+        os.kill(postgres, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        # A dead one has no command line, even if it still has its number.
+        while not (started := _find_children(up.process.pid, "bin/postgres", besides=postgres)):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        (postgres,) = started
+    home.python(_POST, "after")
+    assert "after" in home.run("read", "general").stdout
+
+
 def _children(parent: int, pattern: str) -> list[int]:
+    found = _find_children(parent, pattern)
+    assert found, pattern
+    return found
+
+
+def _find_children(parent: int, pattern: str, *, besides: int = 0) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -244,8 +266,7 @@ def _children(parent: int, pattern: str) -> list[int]:
             continue
         if int(fields[1]) == parent and pattern in command:
             found.append(int(status.parent.name))
-    assert found, pattern
-    return found
+    return [pid for pid in found if pid != besides]
 
 
 def test_db_and_bootstrap_work_beside_a_running_board_and_without_it(home: Home, up: Up) -> None:

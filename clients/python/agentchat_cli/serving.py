@@ -39,7 +39,9 @@ T = TypeVar("T")
 DATABASE_NAME = "agentchat"
 ADMIN_KEY_FILE = "admin.key"
 FILES_FOLDER = "files"
+# Seconds between two looks at the embedded Postgres, and between two vain attempts to start it.
 _POSTGRES_CHECK_INTERVAL = 0.25
+_LONGEST_POSTGRES_DELAY = 5.0
 
 database_url_option = click.option(
     "--database-url",
@@ -286,14 +288,26 @@ class _Database:
             self.embedded.stop()
 
     async def keep_running(self, told_to_stop: asyncio.Event) -> None:
-        """Waits until told to stop, and starts the embedded Postgres again when it dies."""
+        """Waits until told to stop, and starts the embedded Postgres again when it dies.
+
+        Also when it dies while it starts, or the disk is full for a while: soon at first, then more slowly.
+        """
+        from agentchat_db.exceptions import DatabaseError
+
+        delay = _POSTGRES_CHECK_INTERVAL
         while not told_to_stop.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POSTGRES_CHECK_INTERVAL):
+                async with asyncio.timeout(delay):
                     await told_to_stop.wait()
-            if self.embedded is not None and not told_to_stop.is_set() and not self.embedded.is_running:
-                click.echo("The embedded Postgres ended; starting it again.", err=True)
+            if self.embedded is None or told_to_stop.is_set() or self.embedded.is_running:
+                continue
+            click.echo("The embedded Postgres ended; starting it again.", err=True)
+            try:
                 await asyncio.to_thread(self.embedded.start)
+                delay = _POSTGRES_CHECK_INTERVAL
+            except (DatabaseError, OSError) as error:
+                delay = min(delay * 2, _LONGEST_POSTGRES_DELAY)
+                click.echo(f"warning: {error}", err=True)
 
 
 @dataclass(frozen=True)
