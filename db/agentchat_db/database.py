@@ -127,7 +127,10 @@ class Database:
             try:
                 with translated_errors():
                     async with self._pool.connection() as connection:
-                        return await _run(connection, statements, as_agent)
+                        try:
+                            return await _run(connection, statements, as_agent)
+                        finally:
+                            await _close_if_unusable(connection)
             except DatabaseUnavailable as error:
                 if not (error.connection_lost and idempotent) or attempt == self._attempts - 1:
                     raise
@@ -172,6 +175,16 @@ def translated_errors() -> Iterator[None]:
             metadata = json.loads(error.diag.message_detail or "{}")
             raise DatabaseRefusal(error.diag.message_primary or "", metadata) from error
         raise DatabaseDefect(error.sqlstate, error.diag.message_primary) from None
+
+
+async def _close_if_unusable(connection: Connection) -> None:
+    """Closes a connection that is still in pipeline mode, so that the pool does not lend it again.
+
+    psycopg leaves it so when a task is cancelled while it switches to the mode: the statements of whoever
+    came next would be queued, and answered with nothing.
+    """
+    if connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
+        await connection.close()
 
 
 async def _run(
