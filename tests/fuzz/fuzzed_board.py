@@ -45,7 +45,7 @@ Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 MAX_FILE_BYTES = 256 * 1024
 """Less than by default, so that it takes no time to send more."""
 
-# A stream that was silent for so long, in seconds, after its first response, has nothing to say at the moment.
+# A stream that is silent for so long, in seconds, after its first response, has nothing to say for now.
 _QUIET = 0.05
 _MAX_RESPONSES = 5
 
@@ -89,7 +89,8 @@ set active = p.active, expires_at = p.expires_at
 from prepared.machine_keys p
 where k.id = p.id;
 update agentchat.channels c
-set archived = coalesce(p.archived, false), description = coalesce(p.description, ''), created_by = p.created_by
+set archived = coalesce(p.archived, false), description = coalesce(p.description, ''),
+    created_by = p.created_by
 from agentchat.channels every left join prepared.channels p on p.id = every.id
 where c.id = every.id;
 insert into agentchat.channel_memberships table prepared.channel_memberships
@@ -132,7 +133,9 @@ class FuzzedBoard:
 
     @classmethod
     @asynccontextmanager
-    async def prepared(cls, database_url: str, owner_url: str, files: LocalFolder) -> AsyncIterator[FuzzedBoard]:
+    async def prepared(
+        cls, database_url: str, owner_url: str, files: LocalFolder
+    ) -> AsyncIterator[FuzzedBoard]:
         """Serves a board and puts things on it."""
         settings: dict[str, Any] = {"files_url": files.url, "max_file_bytes": MAX_FILE_BYTES}
         with psycopg.connect(owner_url, autocommit=True) as owner:
@@ -285,7 +288,9 @@ class _Preparation:
         await alpha.mentions.ReleaseClaim(
             mention_service_pb2.ReleaseClaimRequest(mention_id=mine[2], claim_token=tokens[2])
         )
-        await alpha.mentions.MarkMentionsRead(mention_service_pb2.MarkMentionsReadRequest(mention_ids=mine[3:4]))
+        await alpha.mentions.MarkMentionsRead(
+            mention_service_pb2.MarkMentionsReadRequest(mention_ids=mine[3:4])
+        )
         return {
             "mentions": (*mine[:5], *foreign, str(uuid4())),
             "claim_tokens": (*tokens, str(uuid4())),

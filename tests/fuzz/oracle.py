@@ -122,6 +122,13 @@ class Oracle:
             assert not changed, f"{outcome.code}, and yet changed: {changed}"
         return outcome
 
+    def judge_service_of_grpc(self, outcome: Outcome) -> None:
+        """Judges an answer of health or reflection, whose failures have no reason of ours."""
+        errors = self._errors.take()
+        assert not errors, "\n".join(errors)
+        assert outcome.code in REFUSALS | {_Code.OK, _Code.UNIMPLEMENTED}, f"{outcome.code}: {outcome.message}"
+        assert not _INTERNALS.search(outcome.message), outcome.message
+
     def judge(self, method: Method, outcome: Outcome, *, oversize: bool = False) -> None:
         """Judges an answer by itself."""
         errors = self._errors.take()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fuzz.methods import METHODS, Method
 from tests.fuzz.oracle import Oracle, judge_page
 from tests.fuzz.properties import few_and_many, for_all
-from tests.fuzz.strategies import plans, token_bodies
+from tests.fuzz.strategies import any_token_bodies, plans
 from tests.fuzz.wire import Plan, encode, forge
 
 
@@ -23,7 +24,7 @@ def test_every_request_is_answered_or_refused_with_a_reason(
 ) -> None:
     codes = set()
 
-    async def check(requests: list[Plan], caller: int, token_body: bytes) -> None:
+    async def check(requests: list[Plan], caller: int, token_bodies: list[bytes]) -> None:
         encoded = [encode(method.input, plan, oracle.board.knowledge) for plan in requests]
         note(f"{method} with {[request[:1000] for request in encoded]}")
         metadata = oracle.board.metadata_for(method, caller)
@@ -31,21 +32,29 @@ def test_every_request_is_answered_or_refused_with_a_reason(
         codes.add(outcome.code)
         if outcome.code is not grpc.StatusCode.OK or method.client_streaming:
             return
-        request = method.request_class.FromString(encoded[0])
+        request: Any = method.request_class.FromString(encoded[0])
         for response in outcome.responses:
             judge_page(request, response)
             # What only this list with these filters takes: its own token, with something else in it.
             if token := getattr(response, "next_page_token", ""):
-                request.page_token = forge(token, token_body)  # type: ignore[attr-defined]
-                note(f"then with page_token {request.page_token!r}")  # type: ignore[attr-defined]
-                await oracle.check(method, [request.SerializeToString()], metadata)
+                for body in token_bodies:
+                    request.page_token = forge(token, body)
+                    note(f"then with page_token {request.page_token!r}")
+                    await oracle.check(method, [request.SerializeToString()], metadata)
 
-    sequence = st.lists(plans(method.input), min_size=int(not method.client_streaming), max_size=4)
-    if not method.client_streaming:
-        sequence = plans(method.input).map(lambda plan: [plan])
+    sequences = (
+        st.lists(plans(method.input), max_size=4)
+        if method.client_streaming
+        else plans(method.input).map(lambda plan: [plan])
+    )
     for_all(
-        runner, examples, check, requests=sequence, caller=st.sampled_from([0, 0, 0, 1, 2]), token_body=token_bodies
+        runner,
+        examples,
+        check,
+        requests=sequences,
+        caller=st.sampled_from([0, 0, 0, 1, 2]),
+        token_bodies=st.lists(any_token_bodies, min_size=1, max_size=4),
     )
     # Neither half of the contract may go untested.
-    if examples > 50:
+    if examples >= 100:
         assert codes >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
