@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -159,10 +159,8 @@ class FuzzedBoard:
         """Puts back what calls have changed, except for the log."""
         self._owner.execute(_RESTORE.encode())
 
-    async def call(
-        self, method: Method, requests: Sequence[bytes], metadata: Metadata, *, cancel: bool = False
-    ) -> Outcome:
-        """Calls a method with bytes. With `cancel`, the call is cancelled once all are sent.
+    async def call(self, method: Method, requests: Sequence[bytes], metadata: Metadata) -> Outcome:
+        """Calls a method with bytes.
 
         A stream is read until it ends, has sent a few responses, or is silent, and then cancelled: OK.
         """
@@ -174,7 +172,7 @@ class FuzzedBoard:
                 await self._read(self._open(method, requests, metadata), outcome)
             elif method.client_streaming:
                 call = self._channel.stream_unary(method.path, None, decode)(
-                    _each(requests, cancel=cancel), metadata=metadata, timeout=DEADLINE
+                    _each(requests), metadata=metadata, timeout=DEADLINE
                 )
                 outcome.responses.append(await call)
             else:
@@ -186,6 +184,16 @@ class FuzzedBoard:
             outcome.trailing = tuple(error.trailing_metadata() or ())
         outcome.seconds = time.perf_counter() - started
         return outcome
+
+    async def give_up(self, method: Method, requests: Sequence[bytes], metadata: Metadata) -> None:
+        """Calls a method of many requests, and cancels the call when they are sent."""
+        call = self._channel.stream_unary(method.path, None, None)(metadata=metadata, timeout=DEADLINE)
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            for request in requests:
+                await call.write(request)
+        call.cancel()
+        with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+            await call
 
     def _open(self, method: Method, requests: Sequence[bytes], metadata: Metadata) -> Any:
         decode = method.response_class.FromString
@@ -209,11 +217,9 @@ class FuzzedBoard:
             call.cancel()
 
 
-async def _each(requests: Sequence[bytes], *, cancel: bool = False) -> AsyncIterator[bytes]:
+async def _each(requests: Sequence[bytes]) -> AsyncIterator[bytes]:
     for request in requests:
         yield request
-    if cancel:
-        raise asyncio.CancelledError
 
 
 class _Preparation:

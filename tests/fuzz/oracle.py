@@ -8,6 +8,7 @@ only reads has changed nothing either. Whatever the answer, it came in time, and
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -122,11 +123,26 @@ class Oracle:
             assert not changed, f"{outcome.code}, and yet changed: {changed}"
         return outcome
 
+    async def check_given_up(self, method: Method, requests: Sequence[bytes], metadata: Metadata) -> None:
+        """Makes a call of many requests and cancels it before its end; waits until nothing is left of it."""
+        await self.board.give_up(method, requests, metadata)
+        async with asyncio.timeout(SLOW):
+            while self.board.fingerprint() != self._before:
+                await asyncio.sleep(0.01)
+        errors = self._errors.take()
+        assert not errors, "\n".join(errors)
+
+    def unchanged(self) -> bool:
+        """Whether the board is as it was, and no error was logged, since the last call."""
+        return not self._errors.take() and self.board.fingerprint() == self._before
+
     def judge_service_of_grpc(self, outcome: Outcome) -> None:
         """Judges an answer of health or reflection, whose failures have no reason of ours."""
         errors = self._errors.take()
         assert not errors, "\n".join(errors)
-        assert outcome.code in REFUSALS | {_Code.OK, _Code.UNIMPLEMENTED}, f"{outcome.code}: {outcome.message}"
+        assert outcome.code in REFUSALS | {_Code.OK, _Code.UNIMPLEMENTED}, (
+            f"{outcome.code}: {outcome.message}"
+        )
         assert not _INTERNALS.search(outcome.message), outcome.message
 
     def judge(self, method: Method, outcome: Outcome, *, oversize: bool = False) -> None:

@@ -56,9 +56,7 @@ hostile_text: Values = st.one_of(
     st.sampled_from(
         ["", " ", "\x00", "\t\n", "\u3000", "..", "/", "-", "@", "@@", "a", "null", "NaN", "%s%n"]
     ),
-    st.sampled_from(
-        ["'; drop table agentchat.messages; --", "\\x00", "{}", "[]", "e\u0301" * 40]
-    ),
+    st.sampled_from(["'; drop table agentchat.messages; --", "\\x00", "{}", "[]", "e\u0301" * 40]),
     st.text(max_size=40),
     st.builds(str.__add__, st.text(max_size=5), st.sampled_from(_HOSTILE_CHARACTERS)),
     st.builds(

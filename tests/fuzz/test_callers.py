@@ -14,7 +14,14 @@ from tests.fuzz.properties import few_and_many, for_all
 from tests.fuzz.wire import TWISTS, Known, Repeated
 
 # One of each kind of call: all of a kind pass the same interceptors.
-_CALLED = {"CreateMachineKey", "GetCurrentAgent", "SendMessage", "UploadFile", "DownloadFile", "WatchMessages"}
+_CALLED = {
+    "CreateMachineKey",
+    "GetCurrentAgent",
+    "SendMessage",
+    "UploadFile",
+    "DownloadFile",
+    "WatchMessages",
+}
 
 _texts = st.one_of(
     st.builds(Known, st.sampled_from(["keys", "agents", "machines"]), st.integers(0, 5)),
@@ -24,7 +31,9 @@ _texts = st.one_of(
         st.integers(0, 5),
         st.sampled_from(sorted(TWISTS.keys() - {"NUL", "line feed", "wide digits"})),
     ),
-    st.sampled_from(["", "-", "A", "ack_", "aca_x", "aak_", "forge-new", "harbor-new", "free-name", "x y", "@a"]),
+    st.sampled_from(
+        ["", "-", "A", "ack_", "aca_x", "aak_", "forge-new", "harbor-new", "free-name", "x y", "@a"]
+    ),
     st.builds(Repeated, st.just("k"), st.sampled_from([2, 100, 101, 512, 513, 4000, 10_000])),
     st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20),
 )
