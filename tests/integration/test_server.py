@@ -26,7 +26,7 @@ from agentchat_proto.v1 import (
 )
 from agentchat_server.application import SERVICE_NAMES
 from agentchat_server.calls import add_call
-from tests.board import Board, Failure, Stubs
+from tests.board import DEADLINE, Board, Failure, Stubs
 
 SERVICE_MODULES: tuple[Any, ...] = (
     admin_service_pb2,
@@ -43,6 +43,12 @@ METHODS = [
     for module in SERVICE_MODULES
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
+]
+
+METHODS_OF_GRPC = [
+    ("grpc.health.v1.Health", "Check", False, False),
+    ("grpc.health.v1.Health", "Watch", False, True),
+    ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", True, True),
 ]
 
 
@@ -70,7 +76,7 @@ async def raw_call(
 
 async def test_bytes_that_are_no_message_are_an_invalid_argument_everywhere(file_board: Board) -> None:
     assert len(METHODS) > 30
-    for service, method, *streams in METHODS:
+    for service, method, *streams in (*METHODS, *METHODS_OF_GRPC):
         failure = await raw_call(
             file_board, service, method, (streams[0], streams[1]), b"\xff\xff\xff not protobuf"
         )
@@ -96,6 +102,18 @@ async def test_every_service_is_healthy_and_reflected_without_a_key(board: Board
     (answer,) = [response async for response in reflection.ServerReflectionInfo(iter([request]))]
     listed = {service.name for service in answer.list_services_response.service}
     assert listed >= {service for service, *_ in METHODS} | {"grpc.health.v1.Health"}
+
+
+async def test_reflection_answers_however_many_ask_at_once(board: Board) -> None:
+    channel: Any = board.channel
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    calls = [stub.ServerReflectionInfo(timeout=DEADLINE) for _ in range(50)]
+    for call in calls:
+        await call.write(request)
+        assert (await call.read()).HasField("list_services_response")
+    for call in calls:
+        call.cancel()
 
 
 async def test_a_stopping_server_is_not_healthy(database_url: str, owner_url: str) -> None:
