@@ -128,7 +128,7 @@ class FuzzedBoard:
         # Of agents: the first may do most.
         self.callers: list[Metadata] = []
         self.admin: Metadata = (("x-admin-key", board.admin_key),)
-        self._channel = grpc.aio.insecure_channel(board.target)
+        self._channel: Any = grpc.aio.insecure_channel(board.target)
         self._owner = owner
 
     @classmethod

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import descriptor_pb2, message, message_factory
-from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -26,7 +27,8 @@ class Method:
 
     @property
     def input(self) -> Descriptor:
-        return self.descriptor.input_type
+        descriptor: Descriptor = self.descriptor.input_type
+        return descriptor
 
     @property
     def request_class(self) -> type[message.Message]:
@@ -38,28 +40,29 @@ class Method:
 
     @property
     def client_streaming(self) -> bool:
-        return self.descriptor.client_streaming
+        return bool(self.descriptor.client_streaming)
 
     @property
     def server_streaming(self) -> bool:
-        return self.descriptor.server_streaming
+        return bool(self.descriptor.server_streaming)
 
     @property
     def for_admins(self) -> bool:
-        return self.descriptor.containing_service.name == "AdminService"
+        return str(self.descriptor.containing_service.name) == "AdminService"
 
     @property
     def only_reads(self) -> bool:
         level = self.descriptor.GetOptions().idempotency_level
-        return level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        return bool(level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS)
 
     def __str__(self) -> str:
-        return self.descriptor.full_name.removeprefix("agentchat.v1.")
+        name: str = self.descriptor.full_name.removeprefix("agentchat.v1.")
+        return name
 
     __repr__ = __str__
 
 
-def _methods_of(*files: FileDescriptor) -> list[Method]:
+def _methods_of(*files: Any) -> list[Method]:
     return [
         Method(method)
         for file in files

@@ -77,7 +77,7 @@ class ErrorLog:
         """Keeps what is logged within the block."""
         log = cls()
         handler = logging.Handler(logging.ERROR)
-        handler.emit = log._records.append  # type: ignore[method-assign]
+        handler.emit = log._records.append  # type: ignore[method-assign, assignment]
         logging.getLogger().addHandler(handler)
         try:
             with capture_logs() as logged:
@@ -127,7 +127,7 @@ class Oracle:
         """Makes a call of many requests and cancels it before its end; waits until nothing is left of it."""
         await self.board.give_up(method, requests, metadata)
         async with asyncio.timeout(SLOW):
-            while self.board.fingerprint() != self._before:
+            while self.board.fingerprint() != self._before:  # noqa: ASYNC110 - nothing announces it
                 await asyncio.sleep(0.01)
         errors = self._errors.take()
         assert not errors, "\n".join(errors)

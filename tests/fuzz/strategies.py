@@ -170,7 +170,7 @@ def hostile_values(field: FieldDescriptor) -> Values:
             anything = st.builds(Known, st.sampled_from(sorted({*_KINDS.values()})), _places)
             if field.name not in _KINDS:
                 return hostile_text | anything
-            twisted = st.builds(Known, st.just(_KINDS[field.name]), _places, _twists)
+            twisted: Values = st.builds(Known, st.just(_KINDS[field.name]), _places, _twists)
             if field.name == "page_token":
                 twisted |= st.builds(Forged, _places, any_token_bodies)
             return hostile_text | anything | twisted

@@ -1,6 +1,6 @@
 """What comes over a connection that is no call at all, or one that gRPC itself answers.
 
-gRPC refuses some calls before AgentChat sees them, with a status of its own and without a reason: methods that
+gRPC refuses some calls before AgentChat sees them, with a status of its own and no reason: methods that
 do not exist, messages and metadata that are too large, frames that are wrong. Nothing of that may disturb the
 others, or the board.
 """
@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -149,6 +150,7 @@ def test_a_method_that_does_not_exist_is_unimplemented(
     path: str, runner: asyncio.Runner, oracle: Oracle
 ) -> None:
     async def call() -> None:
+        channel: Any
         async with grpc.aio.insecure_channel(oracle.board.target) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await channel.unary_unary(path)(b"", timeout=DEADLINE)
@@ -166,6 +168,7 @@ def test_a_message_that_is_too_large_is_refused_by_grpc(runner: asyncio.Runner, 
 
 def test_a_compressed_message_is_read(runner: asyncio.Runner, oracle: Oracle) -> None:
     async def call() -> None:
+        channel: Any
         async with grpc.aio.insecure_channel(
             oracle.board.target, compression=grpc.Compression.Gzip
         ) as channel:

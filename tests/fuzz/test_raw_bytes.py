@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def _flip(data: bytes, place: int) -> bytes:
     return data[: place // 8] + bytes((data[place // 8] ^ 1 << place % 8,)) + data[place // 8 + 1 :]
 
 
-DAMAGE = {
+DAMAGE: dict[str, Callable[[bytes, int], bytes]] = {
     "one bit flipped": _flip,
     "cut short": lambda data, place: data[: place % (len(data) + 1)],
     "a byte lost": lambda data, place: data[: place % (len(data) + 1)] + data[place % (len(data) + 1) + 1 :],
