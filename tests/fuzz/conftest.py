@@ -1,4 +1,4 @@
-"""The board that is fuzzed, one for each module."""
+"""The board that is fuzzed, one for all of its tests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.fuzz.fuzzed_board import FuzzedBoard
 from tests.fuzz.oracle import ErrorLog, Oracle
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runner() -> Iterator[asyncio.Runner]:
     """The loop that server and client run in: one for all examples."""
     with asyncio.Runner() as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def board(
     cluster: Cluster, runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FuzzedBoard]:

@@ -52,6 +52,10 @@ _INTERNALS = re.compile(
 )
 
 
+# What gRPC says for itself.
+_TOO_LARGE = re.compile(r"message larger than max|metadata size exceeds")
+
+
 class ErrorLog:
     """What was logged as an error, by the server or by a library of its."""
 
@@ -153,7 +157,7 @@ class Oracle:
         if outcome.code is _Code.OK:
             return
         if oversize and outcome.code is _Code.RESOURCE_EXHAUSTED and not outcome.trailing:
-            assert "message larger than max" in outcome.message
+            assert _TOO_LARGE.search(outcome.message), outcome.message
             return
         assert outcome.code in REFUSALS, f"{outcome.code}: {outcome.message}"
         assert not _INTERNALS.search(outcome.message), outcome.message
@@ -168,13 +172,6 @@ def judge_page(request: Message, response: Message) -> None:
     for field, value in response.ListFields():
         if field.is_repeated:
             assert len(value) <= (asked or MAX_PAGE)
-
-
-def reason_of(outcome: Outcome) -> str:
-    """The reason of a refusal."""
-    (info,) = _details(outcome, error_details_pb2.ErrorInfo)
-    reason: str = info.reason
-    return reason
 
 
 def _judge_details(request: Descriptor, outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 EXAMPLES = int(os.environ.get("AGENTCHAT_FUZZ_EXAMPLES", "100"))
 SEED = int(os.environ.get("AGENTCHAT_FUZZ_SEED", "0")) or secrets.randbits(32)
 
-_FEW = 4
+_FEW = 2
 
 few_and_many = pytest.mark.parametrize(
     "examples", [pytest.param(_FEW, id="few"), pytest.param(EXAMPLES, id="many", marks=pytest.mark.slow)]

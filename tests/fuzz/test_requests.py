@@ -56,5 +56,5 @@ def test_every_request_is_answered_or_refused_with_a_reason(
         token_bodies=st.lists(any_token_bodies, min_size=1, max_size=4),
     )
     # Neither half of the contract may go untested.
-    if examples >= 100:
+    if examples >= 100 and not method.client_streaming:
         assert codes >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
