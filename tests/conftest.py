@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -62,14 +63,21 @@ def cluster(
     return _clusters[version]
 
 
-@pytest.fixture
-def database_name(cluster: Cluster) -> Iterator[str]:
-    """A database with an empty board."""
+@contextmanager
+def new_database(cluster: Cluster) -> Iterator[str]:
+    """A database with an empty board, for a block."""
     name = f"board_{next(_numbers)}"
     with psycopg.connect(cluster.postgres.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} template board_template").format(sql.Identifier(name)))
         yield name
         connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_name(cluster: Cluster) -> Iterator[str]:
+    """A database with an empty board."""
+    with new_database(cluster) as name:
+        yield name
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ The driver's errors end here: what leaves this module is one of `agentchat_db.ex
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -184,11 +183,8 @@ class Database:
                     async with self._pool.connection() as connection:
                         try:
                             return await _run(connection, statements, as_agent)
-                        except asyncio.CancelledError:
-                            # It may be left in pipeline mode, where the next caller gets no rows, or
-                            # another's: the pool makes a new one.
-                            await connection.close()
-                            raise
+                        finally:
+                            await _close_if_unusable(connection)
             except DatabaseUnavailable as error:
                 if not (error.connection_lost and idempotent) or attempt == self._attempts - 1:
                     raise
@@ -214,6 +210,16 @@ def translated_errors() -> Iterator[None]:
             metadata = json.loads(error.diag.message_detail or "{}")
             raise DatabaseRefusal(error.diag.message_primary or "", metadata) from error
         raise DatabaseDefect(error.sqlstate, error.diag.message_primary) from None
+
+
+async def _close_if_unusable(connection: Connection) -> None:
+    """Closes a connection that is still in pipeline mode, so that the pool does not lend it again.
+
+    psycopg leaves it so when a task is cancelled while it switches to the mode: the statements of whoever
+    came next would be queued, and answered with nothing.
+    """
+    if connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
+        await connection.close()
 
 
 async def _run(

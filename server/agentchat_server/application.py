@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from agentchat_db.database import Database, Row
 from agentchat_proto.v1 import (
@@ -252,7 +252,10 @@ class Application:
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(database), methods)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, methods)
         names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, methods)
+        # What `enable_server_reflection` adds to anything but an asyncio server holds a thread per stream.
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.aio.ReflectionServicer(names), methods
+        )
         server = grpc.aio.server(options=server_options(self._settings))
         server.add_generic_rpc_handlers((methods,))
         return server

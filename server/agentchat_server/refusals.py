@@ -18,6 +18,9 @@ from agentchat_db.exceptions import DatabaseRefusal
 
 DOMAIN = "agentchat"
 
+STATUS_HEADER = "grpc-status-details-bin"
+"""Where gRPC's clients look for a `google.rpc.Status`."""
+
 _Code = grpc.StatusCode
 
 

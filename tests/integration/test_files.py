@@ -24,6 +24,7 @@ from agentchat_proto.v1.file_service_pb2_grpc import FileServiceStub
 from agentchat_server.file_store import FileStoreUnusable, open_file_store
 from tests.board import DEADLINE, Agent, Board, Failure, upload_parts
 from tests.file_stores import InspectedStore, LocalFolder, S3Bucket
+from tests.fuzz.wire import forge
 
 MIB = 1024 * 1024
 LIMIT = 10 * MIB
@@ -828,6 +829,9 @@ async def test_a_list_refuses_what_it_does_not_know(ada: Agent) -> None:
     token = (await list_files(ada, "project-x", page_size=1)).next_page_token
     assert (await refused(list_files(ada, "general", page_token=token))).reason == "PAGE_TOKEN_INVALID"
     assert (await refused(list_files(ada, "general", page_token="x"))).reason == "PAGE_TOKEN_INVALID"
+    # Made up with care: a moment that is in no calendar.
+    forged = forge(token, b"\x7f" * 8)
+    assert (await refused(list_files(ada, "project-x", page_token=forged))).reason == "PAGE_TOKEN_INVALID"
     assert (await refused(list_files(ada, "project-none"))).reason == "CHANNEL_NOT_FOUND"
     for size in (-1, 201):
         assert (await refused(list_files(ada, "general", page_size=size))).fields == ["page_size"]

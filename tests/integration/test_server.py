@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
-from agentchat_db.database import Database, Statement
 from agentchat_proto.v1 import (
     admin_service_pb2,
     agent_service_pb2,
@@ -28,7 +26,7 @@ from agentchat_proto.v1 import (
 )
 from agentchat_server.application import SERVICE_NAMES
 from agentchat_server.calls import add_call
-from tests.board import Board, Failure, Stubs
+from tests.board import DEADLINE, Board, Failure, Stubs
 
 SERVICE_MODULES: tuple[Any, ...] = (
     admin_service_pb2,
@@ -45,6 +43,12 @@ METHODS = [
     for module in SERVICE_MODULES
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
+]
+
+METHODS_OF_GRPC = [
+    ("grpc.health.v1.Health", "Check", False, False),
+    ("grpc.health.v1.Health", "Watch", False, True),
+    ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", True, True),
 ]
 
 
@@ -72,7 +76,7 @@ async def raw_call(
 
 async def test_bytes_that_are_no_message_are_an_invalid_argument_everywhere(file_board: Board) -> None:
     assert len(METHODS) > 30
-    for service, method, *streams in METHODS:
+    for service, method, *streams in (*METHODS, *METHODS_OF_GRPC):
         failure = await raw_call(
             file_board, service, method, (streams[0], streams[1]), b"\xff\xff\xff not protobuf"
         )
@@ -98,6 +102,18 @@ async def test_every_service_is_healthy_and_reflected_without_a_key(board: Board
     (answer,) = [response async for response in reflection.ServerReflectionInfo(iter([request]))]
     listed = {service.name for service in answer.list_services_response.service}
     assert listed >= {service for service, *_ in METHODS} | {"grpc.health.v1.Health"}
+
+
+async def test_reflection_answers_however_many_ask_at_once(board: Board) -> None:
+    channel: Any = board.channel
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    calls = [stub.ServerReflectionInfo(timeout=DEADLINE) for _ in range(50)]
+    for call in calls:
+        await call.write(request)
+        assert (await call.read()).HasField("list_services_response")
+    for call in calls:
+        call.cancel()
 
 
 async def test_a_stopping_server_is_not_healthy(database_url: str, owner_url: str) -> None:
@@ -177,33 +193,6 @@ async def test_a_full_queue_refuses_with_a_delay_and_loses_nothing(database_url:
             assert failure.retry is not None
             assert failure.retry.retry_delay.ToMilliseconds() > 0
         assert len((await ada.read("general", page_size=200)).messages) == 50 - len(refused) > 0
-
-
-async def test_what_a_cancelled_call_had_asked_is_not_answered_to_the_next(database_url: str) -> None:
-    database = Database(database_url, pool_size=1)
-    await database.open()
-    nobody = uuid.uuid4()
-    try:
-        for steps in range(20):
-            # After a pause the driver lets other tasks run at more places, where it can be cancelled.
-            await asyncio.sleep(0.02)
-            left = asyncio.create_task(
-                database.run(
-                    Statement("select 'left behind' as answer from pg_sleep(0.001)"),
-                    Statement("select 'left behind' as answer where false"),
-                    as_agent=nobody,
-                )
-            )
-            # Wherever it has come to: each step of the event loop is one await further.
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            left.cancel()
-            await asyncio.gather(left, return_exceptions=True)
-            for asked in (steps, -steps):
-                row = await database.fetch_row(Statement("select %(asked)s as answer", {"asked": asked}))
-                assert row.answer == asked
-    finally:
-        await database.close()
 
 
 async def test_a_database_that_does_not_answer_is_a_deadline_exceeded(

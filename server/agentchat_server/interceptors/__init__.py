@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from agentchat_server.interceptors.undecodable import refusing
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 # A handler as the services write it; the request is a message, or an iterator of messages.
 Unary: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
@@ -69,7 +71,9 @@ class MethodTable(grpc.GenericRpcHandler):
         for service in self._services:
             handler = service.service(details)
             if handler is not None:
-                wrapped = self._wrap(method, handler) if method.startswith(_OWN_SERVICES) else handler
+                wrapped = (
+                    self._wrap(method, handler) if method.startswith(_OWN_SERVICES) else refusing(handler)
+                )
                 self._handlers[method] = wrapped
                 return wrapped
         return None

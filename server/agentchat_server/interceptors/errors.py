@@ -2,8 +2,7 @@
 
 A `Refusal` is sent as it is. What the database could not do becomes UNAVAILABLE or DEADLINE_EXCEEDED. Any
 other exception is a defect: it is logged with its trace, and the caller learns the request id to ask for,
-nothing of Postgres and no path. A request that cannot be decoded is INVALID_ARGUMENT: grpc.aio itself would
-answer UNKNOWN when a deserializer raises, so the deserializer returns a marker instead.
+nothing of Postgres and no path. A request that cannot be decoded is INVALID_ARGUMENT; see `undecodable`.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from agentchat_db.exceptions import DatabaseRefusal, DatabaseTimeout, DatabaseUnavailable
 from agentchat_server.calls import REQUEST_ID_HEADER, current_call
 from agentchat_server.interceptors import Context, Interceptor, Stream, Unary
-from agentchat_server.refusals import Refusal
+from agentchat_server.interceptors.undecodable import checked, marking
+from agentchat_server.refusals import STATUS_HEADER, Refusal
 
-_STATUS_HEADER = "grpc-status-details-bin"
 _log = structlog.get_logger(__name__)
 
 
@@ -27,18 +25,12 @@ class ErrorInterceptor(Interceptor):
     """Turns exceptions into rich statuses."""
 
     def wrap_deserializer(self, deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        def decode(data: bytes) -> Any:
-            try:
-                return deserializer(data)
-            except DecodeError:
-                return _UNDECODABLE
-
-        return decode
+        return marking(deserializer)
 
     def wrap_unary(self, method: str, handler: Unary) -> Unary:
         async def guarded(request: Any, context: Context) -> Any:
             try:
-                return await handler(_checked(request), context)
+                return await handler(checked(request), context)
             except Exception as error:  # noqa: BLE001 - this is where all of them end
                 await _abort(context, error)
 
@@ -47,32 +39,12 @@ class ErrorInterceptor(Interceptor):
     def wrap_stream(self, method: str, handler: Stream) -> Stream:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
-                async for response in handler(_checked(request), context):
+                async for response in handler(checked(request), context):
                     yield response
             except Exception as error:  # noqa: BLE001 - this is where all of them end
                 await _abort(context, error)
 
         return guarded
-
-
-class _Undecodable:
-    """Stands for a request that was no message."""
-
-
-_UNDECODABLE = _Undecodable()
-
-
-def _checked(request: Any) -> Any:
-    if request is _UNDECODABLE:
-        raise Refusal("REQUEST_UNDECODABLE")
-    if hasattr(request, "__aiter__"):
-        return _checked_each(request)
-    return request
-
-
-async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _checked(request)
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
@@ -83,7 +55,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     await context.abort(
         refusal.code,
         status.message,
-        ((_STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, call.request_id)),
+        ((STATUS_HEADER, status.SerializeToString()), (REQUEST_ID_HEADER, call.request_id)),
     )
 
 

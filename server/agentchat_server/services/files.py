@@ -116,7 +116,7 @@ class FileService(file_service_pb2_grpc.FileServiceServicer):
                 _SQL["list_files"],
                 {
                     "channel_id": channel.id,
-                    "before": None if position is None else _EPOCH + int(position[0]) * _MICROSECOND,
+                    "before": None if position is None else _remembered_moment(position[0]),
                     "limit": limit + 1,
                 },
             )
@@ -154,3 +154,11 @@ class FileService(file_service_pb2_grpc.FileServiceServicer):
     async def _get_permitted_file(self, token: str) -> Row:
         file_id = await self._tokens.check(token)
         return await self._database.fetch_row(Statement(_SQL["get_file_by_id"], {"file_id": file_id}))
+
+
+def _remembered_moment(microseconds: float | str) -> datetime:
+    try:
+        return _EPOCH + int(microseconds) * _MICROSECOND
+    except OverflowError:
+        # No file is of that year: the token was forged.
+        raise Refusal("PAGE_TOKEN_INVALID") from None
