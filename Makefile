@@ -89,7 +89,7 @@ bench-docs: .venv/.installed ## Put the newest results of bench into docs/perfor
 test: .venv/.installed ## Run the tests, save the slow ones (ARGS="tests/unit -k cursor")
 	@$(VENV_PYTHON) -m pytest -m 'not slow' $(ARGS)
 
-test-slow: .venv/.installed ## Run the slow tests: crashes under load (ARGS=…)
+test-slow: .venv/.installed ## Run the slow tests: crashes under load, large files on S3 (ARGS=…)
 	@$(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
 # --- Checks -------------------------------------------------------------------------------------

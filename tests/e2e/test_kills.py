@@ -45,7 +45,6 @@ async def _play_round(service: Service, load: Load, target: str, dice: random.Ra
     back_after = time.monotonic() - killed_at
     await asyncio.sleep(dice.uniform(0.0, 0.5))
     await load.gate.close(2 * PATIENCE)
-    await load.reach_every_worker()
     assert service.is_running, "agentchat up itself ended"
     return await load.settle(), back_after
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentchat_server.settings import ServerSettings
 from agentchat_server.supervisor import Supervisor
-from tests.board import Agent, Board
+from tests.board import UNLIMITED, Agent, Board
 from tests.file_stores import InspectedStore
 
 MIB = 1024 * 1024
@@ -55,7 +55,7 @@ class Worker:
 async def worker(database_url: str, owner_url: str, files: InspectedStore) -> AsyncIterator[Worker]:
     async with Board.serve(database_url, owner_url) as keymaker:
         key = await keymaker.machine("testbed")
-    settings = ServerSettings(database_url="", port=0, files_url=files.url, max_file_bytes=LARGE)
+    settings = ServerSettings(database_url="", port=0, files_url=files.url, max_file_bytes=LARGE, **UNLIMITED)
     supervisor = Supervisor(settings)
     await supervisor.start(database_url)
     try:

@@ -65,8 +65,10 @@ class Load:
                 posters.append(raw)
             else:
                 posters.append(SdkPoster(await self._client(name), name))
-        for name in (*_INBOXES, _WORKER, _PROBER):
+        # Who is to be mentioned has to exist before.
+        for name in (*_INBOXES, _WORKER):
             await self._client(name)
+        self._downloader = await self._client(_PROBER)
         watchers, workers = await self._watchers()
         for watcher in watchers:
             await watcher.start()
@@ -80,34 +82,18 @@ class Load:
         async with self._fresh_agent() as prober:
             await self._probe(prober)
 
-    async def reach_every_worker(self) -> None:
-        """Posts over new connections until every worker has accepted one and acknowledged. At rest only."""
-        missing = {pid: self._service.connections(pid) for pid in self._service.workers}
-        async with AsyncExitStack() as held:
-            for _ in range(_MOST_CONNECTIONS):
-                await self._probe(await held.enter_async_context(self._fresh_agent()))
-                for pid, before in list(missing.items()):
-                    if self._service.connections(pid) - before:
-                        del missing[pid]
-                if not missing:
-                    return
-        raise AssertionError(f"the workers {list(missing)} accept no connection")
-
     async def settle(self) -> Stored:
-        """Waits, at rest, until the watchers have caught up, and reads what is stored.
+        """At rest, sees everybody through to the end of the log, and returns what is stored.
 
-        Gives up waiting after a time; the model then says who missed what. Downloads every file that is
-        new, and lets somebody resume from a cursor of earlier.
+        Every worker has acknowledged a post, every file was downloaded once, and somebody has resumed from a
+        cursor of earlier. Gives up waiting for watchers after a time; the model then says who missed what.
         """
-        stored = await read_stored(self._service.owner_url, self._service.files, self._downloads)
-        prober = await self._client(_PROBER)
+        await self._catch_up()
+        await self._reach_every_worker()
+        stored = await self._catch_up()
         for file in stored.files:
             if file.path not in self._downloads:
-                self._downloads[file.path] = await _download(prober, file.path)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                while any(missed(watch, stored) for watch in self.history.watches):  # noqa: ASYNC110 - many
-                    await asyncio.sleep(0.1)
+                self._downloads[file.path] = await self._download(file.path)
         events = [
             event
             for watch in self.history.watches
@@ -123,6 +109,35 @@ class Load:
     def forget_downloads(self) -> None:
         """Lets `settle` download all files once more."""
         self._downloads.clear()
+
+    async def _catch_up(self) -> Stored:
+        stored = await read_stored(self._service.owner_url, self._service.files, self._downloads)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while any(missed(watch, stored) for watch in self.history.watches):  # noqa: ASYNC110 - many
+                    await asyncio.sleep(0.1)
+        return stored
+
+    async def _reach_every_worker(self) -> None:
+        """Posts over new connections until every worker has accepted one, while nobody else connects."""
+        missing = {pid: self._service.connections(pid) for pid in self._service.workers}
+        async with AsyncExitStack() as held:
+            for _ in range(_MOST_CONNECTIONS):
+                await self._probe(await held.enter_async_context(self._fresh_agent()))
+                for pid, before in list(missing.items()):
+                    if self._service.connections(pid) - before:
+                        del missing[pid]
+                if not missing:
+                    return
+        raise AssertionError(f"the workers {list(missing)} accept no connection")
+
+    async def _download(self, path: str) -> str:
+        """The SHA-256 of what a download gives, or why it fails."""
+        try:
+            content = await self._downloader.download_file(path, timeout=PATIENCE)
+        except AgentChatError as error:
+            return repr(error)
+        return hashlib.sha256(content).hexdigest()
 
     async def _watchers(self) -> tuple[list[SdkWatcher | RawWatcher], list[ClaimWorker]]:
         history = self.history
@@ -184,11 +199,3 @@ async def under_load(service: Service, dice: random.Random) -> AsyncIterator[Loa
         for work in await load.start():
             running.callback(tasks.create_task(work).cancel)
         yield load
-
-
-async def _download(client: AsyncAgentChatClient, path: str) -> str:
-    """The SHA-256 of what a download gives, or why it fails."""
-    try:
-        return hashlib.sha256(await client.download_file(path, timeout=PATIENCE)).hexdigest()
-    except AgentChatError as error:
-        return repr(error)

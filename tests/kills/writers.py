@@ -55,10 +55,9 @@ class Gate:
     async def close(self, patience: float) -> None:
         """Returns when nobody works any more; fails after `patience` seconds."""
         self._open.clear()
-        deadline = time.monotonic() + patience
-        while self._inside:
-            self._quiet.clear()
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+        async with asyncio.timeout(patience):
+            while self._inside:
+                self._quiet.clear()
                 await self._quiet.wait()
 
     @asynccontextmanager
