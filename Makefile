@@ -85,9 +85,12 @@ bench-docs: .venv/.installed ## Put the newest results of bench into docs/perfor
 
 # --- Tests --------------------------------------------------------------------------------------
 
+# Test modules run side by side, one to a core, four at most; JOBS=0 runs them one after the other.
+JOBS ?= auto
+
 .PHONY: test test-slow
 test: .venv/.installed ## Run the tests, save the slow ones (ARGS="tests/unit -k cursor")
-	@$(VENV_PYTHON) -m pytest -m 'not slow' $(ARGS)
+	@$(VENV_PYTHON) -m pytest -m 'not slow' -n $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: .venv/.installed ## Run the slow tests: crashes under load, large files on S3 (ARGS=…)
 	@$(VENV_PYTHON) -m pytest -m slow $(ARGS)

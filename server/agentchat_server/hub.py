@@ -188,10 +188,13 @@ class LogHub:
 
     async def _connect(self) -> Connection:
         connection = await self._database.connect()
-        with translated_errors():
-            await connection.execute("listen agentchat_log")
-            await connection.execute("listen agentchat_identities")
-            await connection.execute("listen agentchat_claims")
+        try:
+            with translated_errors():
+                for channel in ("agentchat_log", "agentchat_identities", "agentchat_claims"):
+                    await connection.execute(f"listen {channel}")
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _position(self, connection: Connection) -> tuple[UUID, int]:

@@ -241,9 +241,10 @@ class TestLife:
         deadline = time.monotonic() + DEADLINE
         while query(postgres, running) == 0 and time.monotonic() < deadline:
             time.sleep(0.005)
-        assert postgres.pid is not None
-        os.kill(postgres.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, postgres.pid, os.WEXITED | os.WNOWAIT)
+        killed = postgres.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
         postgres.start()
         assert query(postgres, "select 1") == 1
         busy.join(DEADLINE)

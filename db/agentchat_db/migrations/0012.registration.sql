@@ -1,4 +1,5 @@
--- An agent that was removed and comes back counts among its machine's agents, as a new one does.
+-- An agent that was removed and comes back counts among its machine's agents, as a new one does. And nobody
+-- waits to note that a key or an agent was seen: whoever holds the row is noting it.
 
 set local role agentchat_owner;
 
@@ -94,9 +95,10 @@ begin
         end if;
 
         expires_at := v_key.expires_at;
-        update machine_keys k set last_used_at = v_now
-        where k.id = v_key.id and (k.last_used_at is null or k.last_used_at < v_now - interval '30 seconds')
-          and v_key.last_used_at is not distinct from k.last_used_at;
+        if v_key.last_used_at is null or v_key.last_used_at < v_now - interval '30 seconds' then
+            update machine_keys k set last_used_at = v_now
+            where k.id in (select l.id from machine_keys l where l.id = v_key.id for no key update skip locked);
+        end if;
     end if;
 
     if not v_agent.active then
@@ -106,7 +108,8 @@ begin
     end if;
 
     if v_agent.last_seen_at is null or v_agent.last_seen_at < v_now - interval '30 seconds' then
-        update agents a set last_seen_at = v_now where a.id = v_agent.id;
+        update agents a set last_seen_at = v_now
+        where a.id in (select b.id from agents b where b.id = v_agent.id for no key update skip locked);
     end if;
 
     agent_id := v_agent.id;
