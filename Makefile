@@ -85,7 +85,7 @@ test: .venv/.installed ## Run the tests, save the slow ones (ARGS="tests/unit -k
 	@$(VENV_PYTHON) -m pytest -m 'not slow' $(ARGS)
 
 # pytest exits with 5 when it finds no test, which is no failure while nothing is slow.
-test-slow: .venv/.installed ## Run the slow tests: crashes under load, other Postgres versions
+test-slow: .venv/.installed ## Run the slow tests: crashes, fuzzing, other Postgres
 	@$(VENV_PYTHON) -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]
 
 # --- Checks -------------------------------------------------------------------------------------

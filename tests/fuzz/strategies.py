@@ -101,7 +101,7 @@ unknown_fields = st.builds(
 @st.composite
 def plans(draw: st.DrawFn, descriptor: Descriptor) -> Plan:
     """A message of a type."""
-    mood = draw(st.sampled_from(["good", "good", "one bad field", "anything"]))
+    mood = draw(st.sampled_from(["good", "good", "one bad field", "one bad field", "anything"]))
     if mood == "anything":
         return draw(_any_plans(descriptor))
     bad = None
