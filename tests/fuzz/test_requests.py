@@ -66,6 +66,7 @@ def test_every_request_is_answered_or_refused_with_a_reason(
         token_bodies=st.lists(any_token_bodies, min_size=1, max_size=4),
         place=st.integers(0, 500),
     )
-    # Neither half of the contract may go untested.
+    # What the checks refuse, and what comes behind the checks: neither may go untested.
     if examples >= 100 and not method.client_streaming:
-        assert codes >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+        assert grpc.StatusCode.INVALID_ARGUMENT in codes
+        assert len(codes) > 1
