@@ -70,7 +70,11 @@ class LogHub:
     async def open(self) -> None:
         """Starts to follow the log from its present end."""
         connection = await self._connect()
-        self.log_id, self.head = await self._position(connection)
+        try:
+            self.log_id, self.head = await self._position(connection)
+        except BaseException:
+            await connection.close()
+            raise
         self._follower = asyncio.create_task(self._follow(connection))
 
     async def close(self) -> None:

@@ -297,18 +297,18 @@ class _Preparation:
         mine = [mention.id for mention in (await alpha.unread_mentions()).mentions]
         foreign = [mention.id for mention in (await beta.unread_mentions()).mentions]
         tokens = []
-        for mention_id in mine[:3]:
+        for mention_id in (mine[0], mine[2], mine[3]):
             claim = mention_service_pb2.ClaimMentionRequest(mention_id=mention_id)
             claim.lease.FromSeconds(3600)
             tokens.append((await alpha.mentions.ClaimMention(claim)).claim_token)
         await alpha.mentions.ReleaseClaim(
-            mention_service_pb2.ReleaseClaimRequest(mention_id=mine[2], claim_token=tokens[2])
+            mention_service_pb2.ReleaseClaimRequest(mention_id=mine[3], claim_token=tokens[2])
         )
         await alpha.mentions.MarkMentionsRead(
-            mention_service_pb2.MarkMentionsReadRequest(mention_ids=mine[3:4])
+            mention_service_pb2.MarkMentionsReadRequest(mention_ids=mine[4:5])
         )
         return {
-            "mentions": (*mine[:5], *foreign, str(uuid4())),
+            "mentions": (*mine[:6], *foreign, str(uuid4())),
             "claim_tokens": (*tokens, str(uuid4())),
         }
 

@@ -1,8 +1,8 @@
 """How the properties of this folder are run: how many examples, from which seed.
 
-`AGENTCHAT_FUZZ_EXAMPLES` is how many calls the slow run makes of each rpc, `AGENTCHAT_FUZZ_SEED` the seed of
-a run to repeat. A failure prints its example, its seed and hypothesis' own blob; hypothesis also keeps it in
-`.hypothesis`, and begins with it the next time.
+`AGENTCHAT_FUZZ_EXAMPLES` is how many requests the slow run makes up for each rpc, `AGENTCHAT_FUZZ_SEED` the
+seed of a run to repeat. A failure prints its example, its seed and hypothesis' own blob; hypothesis keeps it
+in `.hypothesis`, and begins with it the next time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
-EXAMPLES = int(os.environ.get("AGENTCHAT_FUZZ_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("AGENTCHAT_FUZZ_EXAMPLES", "150"))
 SEED = int(os.environ.get("AGENTCHAT_FUZZ_SEED", "0")) or secrets.randbits(32)
 
 _FEW = 2

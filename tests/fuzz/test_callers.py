@@ -54,7 +54,7 @@ def test_whatever_a_call_says_of_its_caller_it_is_known_or_refused_with_a_reason
         metadata: Metadata = tuple((key, _resolved(oracle, value)) for key, value in entries)
         await oracle.check(method, [b""], metadata, oversize=True)
 
-    for_all(runner, examples, check, entries=st.lists(_entries, max_size=4))
+    for_all(runner, (examples + 1) // 2, check, entries=st.lists(_entries, max_size=4))
 
 
 def _resolved(oracle: Oracle, value: bytes | Known | Repeated | str) -> str | bytes:

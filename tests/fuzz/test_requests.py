@@ -10,11 +10,12 @@ import pytest
 from hypothesis import note
 from hypothesis import strategies as st
 
+from tests.fuzz.fuzzed_board import Metadata, Outcome
 from tests.fuzz.methods import METHODS, Method
 from tests.fuzz.oracle import Oracle, judge_page
 from tests.fuzz.properties import few_and_many, for_all
 from tests.fuzz.strategies import any_token_bodies, plans
-from tests.fuzz.wire import Plan, encode, forge
+from tests.fuzz.wire import Plan, damage, encode, forge, is_of_same_list
 
 
 @few_and_many
@@ -24,7 +25,7 @@ def test_every_request_is_answered_or_refused_with_a_reason(
 ) -> None:
     codes = set()
 
-    async def check(requests: list[Plan], caller: int, token_bodies: list[bytes]) -> None:
+    async def check(requests: list[Plan], caller: int, token_bodies: list[bytes], place: int) -> None:
         encoded = [encode(method.input, plan, oracle.board.knowledge) for plan in requests]
         note(f"{method} with {[request[:1000] for request in encoded]}")
         metadata = oracle.board.metadata_for(method, caller)
@@ -35,12 +36,21 @@ def test_every_request_is_answered_or_refused_with_a_reason(
         request: Any = method.request_class.FromString(encoded[0])
         for response in outcome.responses:
             judge_page(request, response)
-            # What only this list with these filters takes: its own token, with something else in it.
             if token := getattr(response, "next_page_token", ""):
+                # What only this list with these filters takes: its own token, with something else in it.
                 for body in token_bodies:
-                    request.page_token = forge(token, body)
-                    note(f"then with page_token {request.page_token!r}")
-                    await oracle.check(method, [request.SerializeToString()], metadata)
+                    await follow(request, forge(token, body), metadata)
+                # And what it must not take.
+                others = oracle.board.knowledge["page_tokens"]
+                for wrong in (damage(token, place), others[place % len(others)]):
+                    if not is_of_same_list(wrong, token) or wrong not in others:
+                        outcome = await follow(request, wrong, metadata)
+                        assert outcome.code is grpc.StatusCode.INVALID_ARGUMENT
+
+    async def follow(request: Any, token: str, metadata: Metadata) -> Outcome:
+        request.page_token = token
+        note(f"then with page_token {token!r}")
+        return await oracle.check(method, [request.SerializeToString()], metadata)
 
     sequences = (
         st.lists(plans(method.input), max_size=4)
@@ -54,7 +64,9 @@ def test_every_request_is_answered_or_refused_with_a_reason(
         requests=sequences,
         caller=st.sampled_from([0, 0, 0, 1, 2]),
         token_bodies=st.lists(any_token_bodies, min_size=1, max_size=4),
+        place=st.integers(0, 500),
     )
-    # Neither half of the contract may go untested.
+    # What the checks refuse, and what comes behind the checks: neither may go untested.
     if examples >= 100 and not method.client_streaming:
-        assert codes >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
+        assert grpc.StatusCode.INVALID_ARGUMENT in codes
+        assert len(codes) > 1

@@ -140,7 +140,7 @@ def test_an_upload_is_published_whole_or_not_at_all(
         if honest is not None:
             assert (outcome.code is grpc.StatusCode.OK) == honest, outcome
 
-    for_all(runner, 4 * examples, check, upload=_uploads(), caller=st.integers(0, 2))
+    for_all(runner, 3 * examples, check, upload=_uploads(), caller=st.integers(0, 2))
     if examples >= 100:
         assert codes >= {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
 

@@ -98,6 +98,18 @@ def forge(token: str, body: bytes) -> str:
     return base64.urlsafe_b64encode(head + struct.pack(">I", zlib.crc32(body)) + body).rstrip(b"=").decode()
 
 
+def damage(token: str, place: int) -> str:
+    """A page token with another bit at a place."""
+    data = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    data[place // 8 % len(data)] ^= 1 << place % 8
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def is_of_same_list(token: str, other: str) -> bool:
+    """Whether two page tokens are of the same list with the same filters."""
+    return token[:6] == other[:6]
+
+
 def encode(descriptor: Descriptor, plan: Plan, knowledge: Knowledge) -> bytes:
     """The bytes of a message."""
     parts = []
