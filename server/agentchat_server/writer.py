@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from agentchat_server.tracing import Tracing
 
 _SQL = queries.load("messages")
-_QUIET_TURNS = 2
+# For how many turns of the event loop, at most, a batch waits for another message.
+_MOST_QUIET_TURNS = 8
 _log = structlog.get_logger(__name__)
 
 
@@ -103,6 +104,8 @@ class MessageWriter:
         self._idle: deque[asyncio.Future[None]] = deque()
         # How many batches are under way.
         self._writing = 0
+        # How many messages the last batch had.
+        self._last_batch = 1
         self._closing = False
         self._writers: list[asyncio.Task[None]] = []
 
@@ -167,10 +170,11 @@ class MessageWriter:
     async def _let_calls_join(self) -> None:
         """Lets the calls that the event loop has begun to serve put in their messages too.
 
-        No timer: it ends when a few turns of the loop have added none.
+        No timer: it ends when some turns of the loop have added none, one where messages come alone, more
+        where the last batch had many: then as many callers are about to post again.
         """
-        quiet = 0
-        while quiet < _QUIET_TURNS and 0 < len(self._queue) < self._settings.batch_rows:
+        quiet, enough = 0, min(self._last_batch, _MOST_QUIET_TURNS)
+        while quiet < enough and 0 < len(self._queue) < self._settings.batch_rows:
             waiting = len(self._queue)
             await asyncio.sleep(0)
             quiet = quiet + 1 if len(self._queue) == waiting else 0
@@ -197,6 +201,7 @@ class MessageWriter:
                 batch = self._take_batch()
                 if batch:
                     self._writing += 1
+                    self._last_batch = len(batch)
                     await self._observe(connection, batch)
                     self._writing -= 1
                 elif self._closing:
