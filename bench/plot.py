@@ -47,7 +47,7 @@ def draw(results: Results) -> None:
     _draw_pairs(
         reads,
         [each for each in results.figures if each.id.startswith("reads.") and not each.id.endswith("growth")],
-        "p50 of a call in ms, on a logarithmic scale; less is better",
+        "p50 of a call in ms; less is better",
         ("AgentChat", "the same SQL by pgbench"),
     )
     reads.set_xscale("log")
