@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from agentchat_db import queries
@@ -120,7 +121,7 @@ class Authenticator:
         if lookup is None:
             lookup = asyncio.create_task(self._look_up(*attempt))
             self._lookups[attempt] = lookup
-            lookup.add_done_callback(lambda _: self._lookups.pop(attempt, None))
+            lookup.add_done_callback(partial(self._settle, attempt))
         # A caller that goes away does not take the look-up from those who wait for it too.
         return await asyncio.shield(lookup)
 
@@ -129,6 +130,13 @@ class Authenticator:
         self._cache.clear()
         self._lookups.clear()
         self._generation += 1
+
+    def _settle(self, attempt: tuple[str, str | None, str], lookup: asyncio.Task[Caller]) -> None:
+        if self._lookups.get(attempt) is lookup:
+            del self._lookups[attempt]
+        # When all who waited have gone, nobody else takes note of how it failed.
+        if not lookup.cancelled():
+            lookup.exception()
 
     async def _look_up(self, key: str, name: str | None, peer: str) -> Caller:
         key_hash = hash_key(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
+from agentchat_db.database import Database
 from agentchat_proto.v1 import admin_service_pb2 as admin
 from agentchat_proto.v1 import agent_service_pb2, channel_service_pb2
+from agentchat_server.authentication_limits import AuthenticationLimits
+from agentchat_server.identity import Authenticator
+from agentchat_server.settings import ServerSettings
 from tests.board import Agent, Board, Failure, Stubs
 from tests.conftest import on_both_postgres
 
@@ -378,3 +383,28 @@ async def test_agents_are_listed_by_name_and_filtered(board: Board) -> None:
     assert await names(online=False) == ["dora"]
     page = await ada.agents.ListAgents(agent_service_pb2.ListAgentsRequest(page_size=3))
     assert await names(page_size=3, page_token=page.next_page_token) == ["dora"]
+
+
+async def test_a_key_that_is_refused_when_its_caller_has_gone_is_no_error(database_url: str) -> None:
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    database = Database(database_url)
+    await database.open()
+    try:
+        settings = ServerSettings(database_url=database_url)
+        authenticator = Authenticator(database, AuthenticationLimits(settings), cache_time=1.0)
+        calling = asyncio.create_task(
+            authenticator.authenticate("ack_wrong", None, lambda: "ipv4:127.0.0.1:1")
+        )
+        await asyncio.sleep(0)
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        (lookup,) = authenticator._lookups.values()
+        await asyncio.wait([lookup])
+        # What nobody took note of is reported when the task goes.
+        del calling, lookup
+        await asyncio.sleep(0)
+        gc.collect()
+    finally:
+        await database.close()
+    assert errors == []
